@@ -1,0 +1,2 @@
+//! Object stores.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Load generator and micro-benchmarks.
+#![forbid(unsafe_code)]
+fn main() {}

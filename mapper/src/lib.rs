@@ -1,0 +1,2 @@
+//! Thin volumes.
+#![forbid(unsafe_code)]
