@@ -1,2 +1,18 @@
-//! Object stores.
+//! Object stores: where a pool's objects live. `ObjectStore` is the face that the mapper knows;
+//! `contract` is the suite that every store passes; `chaos` injects faults around any of them.
+//! What objects mean, and which are alive, is the mapper's business.
 #![forbid(unsafe_code)]
+
+mod error;
+mod store;
+mod types;
+
+pub use error::{Error, ErrorKind, Result};
+pub use store::{
+    Capacity, ListCursor, ListPage, ObjectStat, ObjectStore, Pool, Properties, ReadHint, Record,
+    WriteMode, ZeroMode,
+};
+pub use types::{
+    BLOCK_SIZE, BlockRange, DEFAULT_OBJECT_SIZE, Generation, MAX_OBJECT_SIZE, MIN_OBJECT_SIZE,
+    ObjectId, ObjectIndex, ObjectSize, PoolId,
+};
