@@ -1,0 +1,340 @@
+//! A logical unit: turns a parsed command into an answer or a volume operation. Shared by all nexuses and cores
+//! (its little state is atomic); does no I/O, keeps no queue and knows no transport.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use super::command::{Command, ModeForm, Transfer, WriteSame};
+use super::config::{ConfigError, LuConfig, check_capacity};
+use super::lun::Lun;
+use super::mode::{self, ModeContext, ModeValues};
+use super::nexus::{Generations, Nexus, UnitAttention};
+use super::sense::{Sense, SenseBytes, SenseFormat};
+use super::units::{Blocks, ByteCount, ByteRange, Lba};
+use super::unmap::{self, first_outside};
+use super::volume::{Action, Fill, Response, VolumeOp};
+use super::{inquiry, report};
+
+/// A logical unit of a direct access block device.
+#[derive(Debug)]
+pub struct LogicalUnit {
+    config: LuConfig,
+    blocks: AtomicU64,
+    d_sense: AtomicBool,
+    stopped: AtomicBool,
+    resets: AtomicU32,
+    mode_changes: AtomicU32,
+    capacity_changes: AtomicU32,
+}
+
+/// A command with what the transport knows about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub command: &'a Command,
+    /// The Data-Out bytes that the initiator announced (iSCSI: Expected Data Transfer Length of a write), else 0.
+    pub offered: ByteCount,
+    /// The parameter list or pattern gathered, as [`Command::data_out`] asked for; empty for the payload of WRITE.
+    pub data_out: &'a [u8],
+    /// The logical units of the target that this nexus may see, for REPORT LUNS.
+    pub luns: &'a [Lun],
+}
+
+impl LogicalUnit {
+    /// A started logical unit. Errors: a configuration out of its ranges.
+    pub fn new(config: LuConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(LogicalUnit {
+            blocks: AtomicU64::new(config.blocks.0),
+            config,
+            d_sense: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            resets: AtomicU32::new(0),
+            mode_changes: AtomicU32::new(0),
+            capacity_changes: AtomicU32::new(0),
+        })
+    }
+
+    /// The configuration as given; the capacity may have changed since.
+    pub fn config(&self) -> &LuConfig {
+        &self.config
+    }
+
+    /// The capacity now.
+    pub fn capacity(&self) -> Blocks {
+        Blocks(self.blocks.load(Ordering::Acquire))
+    }
+
+    /// A new I_T nexus: its first command gets POWER ON OCCURRED.
+    pub fn attach(&self) -> Nexus {
+        Nexus::new(self.generations())
+    }
+
+    /// The volume was resized: every nexus gets CAPACITY DATA HAS CHANGED. When shrinking, call this before blocks are
+    /// cut off, so that no later command reaches them; the volume itself refuses those already on their way.
+    pub fn set_capacity(&self, blocks: Blocks) -> Result<(), ConfigError> {
+        check_capacity(self.config.block_size, blocks)?;
+        if self.blocks.swap(blocks.0, Ordering::AcqRel) != blocks.0 {
+            self.capacity_changes.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// LOGICAL UNIT RESET (SAM-5 6.3.3): mode parameters return to their defaults, the unit is started, and every nexus
+    /// gets a unit attention. Ending the unit's tasks is the server's part.
+    pub fn reset(&self) {
+        self.d_sense.store(false, Ordering::Release);
+        self.stopped.store(false, Ordering::Release);
+        self.resets.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Encodes sense data for this unit's initiators, in the format that D_SENSE chooses.
+    pub fn encode_sense(&self, sense: &Sense) -> SenseBytes {
+        let format = match self.mode_values().d_sense {
+            true => SenseFormat::Descriptor,
+            false => SenseFormat::Fixed,
+        };
+        sense.encode(format)
+    }
+
+    /// Executes a command, or says what the volume has to do for it. A WRITE is to be started before its payload is
+    /// gathered.
+    pub fn start(&self, nexus: &mut Nexus, request: &Request<'_>) -> Action {
+        nexus.observe(self.generations());
+        if !request.command.passes_unit_attention()
+            && let Some(condition) = nexus.take()
+        {
+            return Action::Done(condition.sense().into());
+        }
+        self.execute(nexus, request)
+            .unwrap_or_else(|sense| Action::Done(sense.into()))
+    }
+
+    fn execute(&self, nexus: &mut Nexus, request: &Request<'_>) -> Result<Action, Sense> {
+        let command = request.command;
+        if command.needs_medium() && self.stopped.load(Ordering::Acquire) {
+            return Err(Sense::STOPPED);
+        }
+        if command.writes_medium() && self.config.read_only {
+            return Err(Sense::WRITE_PROTECTED);
+        }
+        match *command {
+            Command::Read(transfer) => self.read(&transfer),
+            Command::Write(transfer) => self.write(&transfer, request.offered),
+            Command::SynchronizeCache { lba, blocks } => {
+                self.range(lba, blocks)?;
+                Ok(Action::Volume(VolumeOp::Flush))
+            }
+            Command::Unmap { length } => self.unmap(length, request),
+            Command::WriteSame(fields) => self.write_same(&fields, request),
+            Command::StartStopUnit { start } => Ok(self.start_stop(start)),
+            Command::ModeSelect { form, length } => self.mode_select(nexus, form, length, request),
+            _ => self.inform(nexus, request).map(Action::Done),
+        }
+    }
+
+    /// Commands that only return data.
+    fn inform(&self, nexus: &mut Nexus, request: &Request<'_>) -> Result<Response, Sense> {
+        Ok(match *request.command {
+            Command::Inquiry {
+                page: None,
+                allocation,
+            } => Response::data(inquiry::standard(&self.config), allocation),
+            Command::Inquiry {
+                page: Some(page),
+                allocation,
+            } => Response::data(inquiry::vital_product_data(&self.config, page)?, allocation),
+            Command::ReportLuns { select, allocation } => {
+                nexus.clear(UnitAttention::ReportedLunsChanged);
+                Response::data(report::luns(select, request.luns), allocation)
+            }
+            Command::RequestSense {
+                descriptor,
+                allocation,
+            } => {
+                let format = if descriptor {
+                    SenseFormat::Descriptor
+                } else {
+                    SenseFormat::Fixed
+                };
+                Response::data(
+                    self.pollable_sense(nexus)
+                        .encode(format)
+                        .as_slice()
+                        .to_vec(),
+                    allocation,
+                )
+            }
+            Command::ModeSense(fields) => Response::data(
+                mode::sense(&fields, &self.mode_context())?,
+                fields.allocation,
+            ),
+            Command::ReadCapacity10 => {
+                let data = report::capacity10(&self.config, self.capacity());
+                Response::data(data, u32::MAX)
+            }
+            Command::ReadCapacity16 { allocation } => Response::data(
+                report::capacity16(&self.config, self.capacity()),
+                allocation,
+            ),
+            Command::ReportOpcodes {
+                query,
+                timeouts,
+                allocation,
+            } => Response::data(report::opcodes(query, timeouts)?, allocation),
+            Command::ReportTaskManagement {
+                extended,
+                allocation,
+            } => Response::data(report::task_management(extended), allocation),
+            _ => Response::good(),
+        })
+    }
+
+    /// A pending unit attention, else why the unit is not ready, else nothing (SPC-4 5.6, 6.39).
+    fn pollable_sense(&self, nexus: &mut Nexus) -> Sense {
+        match nexus.take() {
+            Some(condition) => condition.sense(),
+            None if self.stopped.load(Ordering::Acquire) => Sense::STOPPED,
+            None => Sense::NONE,
+        }
+    }
+
+    fn range(&self, lba: Lba, blocks: Blocks) -> Result<ByteRange, Sense> {
+        let capacity = self.capacity();
+        let range = self.config.block_size.range(lba, blocks, capacity);
+        range.ok_or(Sense::LBA_OUT_OF_RANGE.with_lba(first_outside(lba, capacity)))
+    }
+
+    fn transfer_range(&self, transfer: &Transfer) -> Result<ByteRange, Sense> {
+        let range = self.range(transfer.lba, transfer.blocks)?;
+        if transfer.blocks > self.config.max_transfer {
+            return Err(Sense::invalid_cdb_field(transfer.length_byte, None));
+        }
+        Ok(range)
+    }
+
+    fn read(&self, transfer: &Transfer) -> Result<Action, Sense> {
+        let range = self.transfer_range(transfer)?;
+        if range.length == ByteCount(0) {
+            return Ok(Action::Done(Response::good()));
+        }
+        Ok(Action::Volume(VolumeOp::Read {
+            range,
+            fua: transfer.fua,
+            dpo: transfer.dpo,
+        }))
+    }
+
+    /// An initiator that announces less than the CDB asks for gets the whole blocks that it sends written; the residual
+    /// tells it so. Part of a block cannot be written.
+    fn write(&self, transfer: &Transfer, offered: ByteCount) -> Result<Action, Sense> {
+        let mut range = self.transfer_range(transfer)?;
+        if offered < range.length {
+            if offered.0 % u64::from(self.config.block_size.bytes()) != 0 {
+                return Err(Sense::INVALID_TRANSFER_LENGTH);
+            }
+            range.length = offered;
+        }
+        if range.length == ByteCount(0) {
+            return Ok(Action::Done(Response::good()));
+        }
+        Ok(Action::Volume(VolumeOp::Write {
+            range,
+            fua: transfer.fua,
+            dpo: transfer.dpo,
+        }))
+    }
+
+    fn unmap(&self, length: u32, request: &Request<'_>) -> Result<Action, Sense> {
+        let list = parameter_list(length, request)?;
+        let ranges = unmap::ranges(list, &self.config, self.capacity())?;
+        if ranges.is_empty() {
+            return Ok(Action::Done(Response::good()));
+        }
+        Ok(Action::Volume(VolumeOp::Unmap(ranges)))
+    }
+
+    fn write_same(&self, fields: &WriteSame, request: &Request<'_>) -> Result<Action, Sense> {
+        let range = self.range(fields.lba, fields.blocks)?;
+        // 0 would mean the rest of the unit; WSNZ says that it is refused.
+        if fields.blocks == Blocks(0) || fields.blocks > self.config.max_write_same {
+            return Err(Sense::invalid_cdb_field(fields.length_byte, None));
+        }
+        let zeros = if fields.unmap {
+            Fill::Unmap
+        } else {
+            Fill::Zeros
+        };
+        if fields.no_data {
+            return Ok(Action::Volume(VolumeOp::WriteSame { range, fill: zeros }));
+        }
+        let block = self.config.block_size.bytes();
+        if request.offered != ByteCount(u64::from(block))
+            || request.data_out.len() != block as usize
+        {
+            return Err(Sense::INVALID_TRANSFER_LENGTH);
+        }
+        // LBPRZ: an unmapped block reads as zeros, so only a pattern of zeros may be unmapped (SBC-3 4.7.3.4.4).
+        let fill = match request.data_out.iter().all(|byte| *byte == 0) {
+            true => zeros,
+            false => Fill::Pattern(request.data_out.into()),
+        };
+        Ok(Action::Volume(VolumeOp::WriteSame { range, fill }))
+    }
+
+    /// Stopping makes the cache durable first, NO_FLUSH or not: flushing more than asked for is always allowed.
+    fn start_stop(&self, start: bool) -> Action {
+        self.stopped.store(!start, Ordering::Release);
+        if start {
+            Action::Done(Response::good())
+        } else {
+            Action::Volume(VolumeOp::Flush)
+        }
+    }
+
+    fn mode_select(
+        &self,
+        nexus: &mut Nexus,
+        form: ModeForm,
+        length: u32,
+        request: &Request<'_>,
+    ) -> Result<Action, Sense> {
+        let list = parameter_list(length, request)?;
+        if !list.is_empty() {
+            let values = mode::select(form, list, &self.mode_context())?;
+            if self.d_sense.swap(values.d_sense, Ordering::AcqRel) != values.d_sense {
+                nexus.changed_mode(self.mode_changes.fetch_add(1, Ordering::AcqRel));
+            }
+        }
+        Ok(Action::Done(Response::good()))
+    }
+
+    fn mode_values(&self) -> ModeValues {
+        ModeValues {
+            d_sense: self.d_sense.load(Ordering::Acquire),
+        }
+    }
+
+    fn mode_context(&self) -> ModeContext<'_> {
+        ModeContext {
+            config: &self.config,
+            blocks: self.capacity(),
+            values: self.mode_values(),
+        }
+    }
+
+    fn generations(&self) -> Generations {
+        Generations {
+            reset: self.resets.load(Ordering::Acquire),
+            mode: self.mode_changes.load(Ordering::Acquire),
+            capacity: self.capacity_changes.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// The parameter list of `length` bytes, or PARAMETER LIST LENGTH ERROR if the initiator sent less.
+fn parameter_list<'a>(length: u32, request: &Request<'a>) -> Result<&'a [u8], Sense> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    request
+        .data_out
+        .get(..length)
+        .ok_or(Sense::PARAMETER_LENGTH)
+}

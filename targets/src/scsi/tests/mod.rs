@@ -1,0 +1,1 @@
+//! Tests of the SCSI core as a server sees it.
