@@ -123,6 +123,7 @@ pub(crate) struct Core {
     tasks: RefCell<Slab<TaskRef>>,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) pool: Pool,
+    pub(crate) locals: crate::local::Locals,
     pub(crate) driver: Driver,
 }
 
@@ -178,6 +179,7 @@ impl Core {
             tasks: RefCell::new(Slab::new()),
             timers: RefCell::new(Timers::new()),
             pool,
+            locals: crate::local::Locals::default(),
             driver,
         })
     }
@@ -269,6 +271,7 @@ impl Core {
             }
             tasks.iter().for_each(TaskRef::drop_future);
         }
+        self.locals.clear();
     }
 }
 

@@ -13,6 +13,7 @@ pub mod blocking;
 pub mod buf;
 mod core;
 pub mod fs;
+mod local;
 pub mod mailbox;
 pub mod net;
 pub mod oneshot;
@@ -28,5 +29,6 @@ pub use buf::{Buf, SharedBuf};
 pub use core::{
     CoreHandle, CoreId, JoinHandle, RemoteError, core_id, cores, spawn, spawn_detached, yield_now,
 };
+pub use local::{local, set_local, take_local};
 pub use runtime::{PollMode, Runtime, RuntimeConfig};
 pub use time::{Elapsed, Instant, now, sleep, sleep_until, timeout, timeout_at};
