@@ -11,6 +11,7 @@ mod names;
 
 pub use disk::Disk;
 pub use mount::PowerFs;
+pub(crate) use mount::detach_lazily;
 
 /// Number of a file or directory, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

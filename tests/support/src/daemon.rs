@@ -1,0 +1,261 @@
+//! `atoll serve` under test: started on free ports, asked through its CLI, stopped, killed and started again.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+
+use serde_json::Value;
+
+use crate::process::{self, PATIENCE, Signal};
+
+/// Names of all targets begin so.
+pub const IQN: &str = "iqn.2026-11.io.atoll";
+
+/// The binary under test: `$ATOLL_BIN`, else the one that cargo built with the tests.
+pub fn binary() -> PathBuf {
+    if let Some(path) =
+        std::env::var_os("ATOLL_BIN").or_else(|| std::env::var_os("CARGO_BIN_EXE_atoll"))
+    {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the test's own path");
+    let path = test
+        .parent()
+        .and_then(Path::parent)
+        .map(|dir| dir.join("atoll"));
+    path.filter(|path| path.exists())
+        .expect("no `atoll` beside the tests: `cargo build` it, or set ATOLL_BIN")
+}
+
+/// How to start a daemon.
+#[derive(Clone)]
+pub struct Options {
+    pub data: PathBuf,
+    /// Where its log goes, over restarts.
+    pub log: PathBuf,
+    /// Further arguments of `atoll serve`.
+    pub args: Vec<String>,
+}
+
+impl Options {
+    /// With everything in `dir`: `dir/data` and `dir/log`.
+    pub fn in_dir(dir: &Path) -> Self {
+        Options {
+            data: dir.join("data"),
+            log: dir.join("log"),
+            args: Vec::new(),
+        }
+    }
+
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    fn command(&self) -> Command {
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.unwrap_or_else(|e| panic!("{}: {e}", self.log.display()));
+        let mut command = process::command(binary());
+        command
+            .args(["serve", "--data"])
+            .arg(&self.data)
+            .args(["--iscsi", "127.0.0.1:0"])
+            .args(&self.args);
+        // What the environment of who runs the tests says must not lead to another daemon.
+        command.env_remove("ATOLL_DATA").env_remove("ATOLL_ADMIN");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        command
+    }
+
+    /// Starts a daemon that is expected to refuse; returns how it ended and all that it wrote.
+    pub fn start_refused(&self) -> (ExitStatus, String) {
+        let mut child = self.command().spawn().expect("setpriv");
+        let status = process::wait(&mut child, "a daemon that should refuse to start");
+        let mut said = String::new();
+        if let Some(mut stdout) = child.stdout.take() {
+            let _ = stdout.read_to_string(&mut said);
+        }
+        (
+            status,
+            said + &fs::read_to_string(&self.log).unwrap_or_default(),
+        )
+    }
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    options: Options,
+    child: Child,
+    iscsi: SocketAddr,
+    admin: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it and waits for its ready line. Panics, with its log, when there is none.
+    pub fn start(options: Options) -> Self {
+        let mut child = options.command().spawn().expect("setpriv");
+        let line = ready_line(child.stdout.take().expect("piped"));
+        let Some((iscsi, admin)) = line.as_deref().and_then(parse_ready) else {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!(
+                "no ready line but {line:?}; {status:?}\n{}",
+                tail(&options.log)
+            );
+        };
+        Daemon {
+            options,
+            child,
+            iscsi,
+            admin,
+        }
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The portal that initiators connect to.
+    pub fn iscsi(&self) -> SocketAddr {
+        self.iscsi
+    }
+
+    /// `iscsi://...` of LUN 0 of an export, as libiscsi and QEMU understand it.
+    pub fn url(&self, export: &str) -> String {
+        format!("iscsi://{}/{IQN}:{export}/0", self.iscsi)
+    }
+
+    /// An `atoll` command that talks to this daemon.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = process::command(binary());
+        command
+            .args(args)
+            .env("ATOLL_ADMIN", &self.admin)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs an `atoll` command that has to succeed; its stdout.
+    pub fn run(&self, args: &[&str]) -> String {
+        process::succeed(&mut self.command(args))
+    }
+
+    /// The same with `--json`.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let text = process::succeed(self.command(args).arg("--json"));
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("atoll {args:?} --json: {e}:\n{text}"))
+    }
+
+    /// Runs an `atoll` command that has to be refused; what it said on stderr.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let output = process::run(&mut self.command(args));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success(),
+            "atoll {args:?} was not refused: {output:?}"
+        );
+        assert!(
+            !said.trim().is_empty(),
+            "atoll {args:?} failed without a word"
+        );
+        assert!(!said.contains("panicked"), "atoll {args:?}: {said}");
+        said
+    }
+
+    /// Creates a volume and exports it over iSCSI.
+    pub fn export_new(&self, name: &str, size: &str, more: &[&str]) {
+        self.run(&[&["volume", "create", name, "--size", size], more].concat());
+        self.run(&["export", "add", name, "--iscsi"]);
+    }
+
+    /// As a crash of the process: SIGKILL.
+    pub fn kill(mut self) -> Options {
+        process::send(&self.child, Signal::Kill);
+        process::wait(&mut self.child, "a killed daemon");
+        self.options.clone()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        process::send(&self.child, signal);
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(mut self) -> (Options, ExitStatus) {
+        process::send(&self.child, Signal::Term);
+        let status = process::wait(&mut self.child, "a daemon after SIGTERM");
+        (self.options.clone(), status)
+    }
+
+    /// Waits for its end, whatever brings it about.
+    pub fn wait(mut self) -> (Options, ExitStatus) {
+        let status = process::wait(&mut self.child, "the daemon");
+        (self.options.clone(), status)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let ended = self.child.try_wait().ok().flatten();
+        if ended.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "the daemon ({}), its log ends:\n{}",
+                how(ended),
+                tail(&self.options.log)
+            );
+        }
+    }
+}
+
+fn how(ended: Option<ExitStatus>) -> String {
+    ended.map_or_else(
+        || "was running".into(),
+        |status| format!("had ended: {status}"),
+    )
+}
+
+/// The first line on stdout that begins with `ready`; keeps reading afterwards, so that the pipe never fills.
+fn ready_line(stdout: ChildStdout) -> Option<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if line.starts_with("ready") {
+                let _ = sender.send(line);
+            }
+        }
+    });
+    receiver.recv_timeout(PATIENCE).ok()
+}
+
+/// `ready iscsi=ADDR:PORT admin=PATH`, in any order and with anything else between.
+fn parse_ready(line: &str) -> Option<(SocketAddr, PathBuf)> {
+    let value = |key: &str| {
+        line.split(' ')
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    };
+    Some((value("iscsi")?.parse().ok()?, value("admin")?.into()))
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
