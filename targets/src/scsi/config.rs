@@ -7,6 +7,21 @@ use super::units::{BlockSize, Blocks, ByteCount, saturate32};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResourceId(pub u128);
 
+impl ResourceId {
+    /// The id with its bits spread evenly, reversibly: shorter names are cut from this, so that ids that differ
+    /// only in what would be cut off get different names all the same. Names are kept by initiators: never change it.
+    pub(super) const fn mixed(self) -> u128 {
+        const ODD: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+        let mut bits = self.0;
+        let mut round = 0;
+        while round < 2 {
+            bits = (bits ^ (bits >> 64)).wrapping_mul(ODD);
+            round += 1;
+        }
+        bits ^ (bits >> 64)
+    }
+}
+
 /// Largest MAXIMUM TRANSFER LENGTH by default, in bytes.
 pub const DEFAULT_MAX_TRANSFER: ByteCount = ByteCount(16 << 20);
 /// OPTIMAL TRANSFER LENGTH by default, in bytes.

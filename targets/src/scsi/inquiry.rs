@@ -147,11 +147,9 @@ fn scsi_name(name: &str) -> Vec<u8> {
 
 /// The NAA IEEE Registered Extended designator of a resource: stable, and never zero.
 pub(super) fn naa(config: &LuConfig) -> [u8; 16] {
-    let id = config.resource.0;
-    // 128 bits into 100: the high bits are folded in, so that ids that differ only there differ here too.
-    let folded = (id ^ (id >> NAA_VENDOR_BITS)) & ((1 << NAA_VENDOR_BITS) - 1);
+    let vendor = config.resource.mixed() & ((1 << NAA_VENDOR_BITS) - 1);
     let head = (0x6_u128 << 124) | (u128::from(LOCAL_COMPANY_ID) << NAA_VENDOR_BITS);
-    (head | folded).to_be_bytes()
+    (head | vendor).to_be_bytes()
 }
 
 fn designators(config: &LuConfig) -> Vec<u8> {
@@ -174,7 +172,7 @@ fn designators(config: &LuConfig) -> Vec<u8> {
         &vendor_id,
     );
     // The logical unit name extension has at most 16 digits.
-    let extension = (config.resource.0 as u64) ^ ((config.resource.0 >> 64) as u64);
+    let extension = config.resource.mixed() as u64;
     let unit_name = match config.target_name.starts_with("iqn.") {
         true => format!("{},L,0x{extension:016x}", config.target_name),
         false => format!("naa.{:032X}", u128::from_be_bytes(naa(config))),

@@ -228,7 +228,10 @@ impl LogicalUnit {
     fn write(&self, transfer: &Transfer, offered: ByteCount) -> Result<Action, Sense> {
         let mut range = self.transfer_range(transfer)?;
         if offered < range.length {
-            if offered.0 % u64::from(self.config.block_size.bytes()) != 0 {
+            if !offered
+                .0
+                .is_multiple_of(u64::from(self.config.block_size.bytes()))
+            {
                 return Err(Sense::INVALID_TRANSFER_LENGTH);
             }
             range.length = offered;
