@@ -1,0 +1,299 @@
+//! The command line as `clap` sees it: verbs, options, help. What the verbs do is beside this.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::api::{BlockSize, DEFAULT_POOL, PoolType};
+use crate::config::{ADMIN_SOCKET, Advertise, DEFAULT_DATA};
+use crate::error::EXIT_CODES;
+use crate::name::ResourceName;
+use crate::units::ByteSize;
+
+/// Poll-mode storage appliance: thin volumes over iSCSI.
+///
+/// `atoll serve` is the daemon. Every other verb asks it over its admin socket, except `fsck`,
+/// which reads the data directory of a stopped one.
+#[derive(Debug, Parser)]
+#[command(name = "atoll", version, after_help = EXIT_CODES, arg_required_else_help = true, infer_subcommands = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Admin socket of the daemon [default: admin.sock in the data directory]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SOCKET",
+        env = "ATOLL_ADMIN",
+        hide_env_values = true
+    )]
+    pub admin: Option<PathBuf>,
+    /// Data directory of the daemon [default: ./data]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "ATOLL_DATA",
+        hide_env_values = true
+    )]
+    pub data: Option<PathBuf>,
+    /// Answer in JSON, errors too (those on stderr)
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    /// Where the daemon is to be found.
+    pub fn admin_socket(&self) -> PathBuf {
+        let data = || self.data.clone().unwrap_or_else(|| DEFAULT_DATA.into());
+        self.admin
+            .clone()
+            .unwrap_or_else(|| data().join(ADMIN_SOCKET))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the daemon
+    #[command(after_help = "\
+Prints `ready iscsi=ADDR:PORT admin=SOCKET` on stdout when initiators may come; logs to stderr.
+SIGTERM or SIGINT stops it cleanly: sessions are asked to log out and everything is flushed. A
+second one stops it at once; what was acknowledged as flushed is kept even then.
+
+The options come before those of the file; atoll.example.toml documents every option of the file.
+
+Examples:
+  atoll serve
+  atoll serve --config /etc/atoll.toml --data /var/lib/atoll --cores 0,1")]
+    Serve(Serve),
+    /// Create, change and delete volumes
+    #[command(subcommand, arg_required_else_help = true)]
+    Volume(VolumeVerb),
+    /// Make volumes visible to initiators
+    #[command(subcommand, arg_required_else_help = true)]
+    Export(ExportVerb),
+    /// Add and remove the pools that hold the volumes' objects
+    #[command(subcommand, arg_required_else_help = true)]
+    Pool(PoolVerb),
+    /// Show what the daemon is doing: cores, listeners, sessions, metadata
+    #[command(after_help = "Example:\n  atoll status")]
+    Status,
+    /// Show the counters of cores, volumes and exports since the daemon's start
+    #[command(
+        after_help = "Counters only grow: the difference of two answers is a rate.\n\nExample:\n  atoll stats --json"
+    )]
+    Stats,
+    /// Check the data directory of a stopped daemon
+    #[command(after_help = "\
+Reads metadata and pools with a reader of its own and changes nothing. Refused while a daemon runs
+on the directory. Exits with 0 when it is clean (notes and warnings aside), with 1 when errors were
+found, and with another code when it could not be checked.
+
+Examples:
+  atoll fsck
+  atoll fsck --data /var/lib/atoll --json")]
+    Fsck(Fsck),
+}
+
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Configuration file (TOML) [default: none, all options at their defaults]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// CPUs to run on, one reactor pinned to each [default: 0]
+    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
+    pub cores: Option<Vec<u32>>,
+    /// Where to serve iSCSI; port 0 takes any free one [default: 127.0.0.1:3260]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub iscsi: Option<SocketAddr>,
+    /// Address that discovery answers instead of the one connected to
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    pub advertise: Option<Advertise>,
+    /// Listen beyond loopback although nobody is asked who they are
+    #[arg(long)]
+    pub insecure_no_auth: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VolumeVerb {
+    /// Create a thin volume
+    #[command(after_help = "\
+Sizes are bytes, or whole numbers with K, M, G, T or P (powers of 1024): 1 MiB to 1 PiB, a multiple
+of 4 KiB. Nothing is allocated before it is written.
+
+Example:
+  atoll volume create demo --size 10G")]
+    Create(VolumeCreate),
+    /// List the volumes
+    #[command(
+        after_help = "Example:\n  atoll volume list --json",
+        visible_alias = "ls"
+    )]
+    List,
+    /// Show one volume
+    #[command(after_help = "Example:\n  atoll volume show demo")]
+    Show { name: ResourceName },
+    /// Grow or shrink a volume
+    #[command(after_help = "\
+What is gained reads as zeros. What a smaller size cuts off is lost at once: growing again does not
+bring it back. The present size again changes nothing.
+
+Example:
+  atoll volume resize demo 20G")]
+    Resize {
+        name: ResourceName,
+        /// The new size: 20G, 512M, 1T, or bytes
+        size: ByteSize,
+    },
+    /// Rename a volume
+    #[command(after_help = "\
+The volume keeps its identity and its data, and the old name is free again. Refused while it is exported.
+Not repeatable: once renamed, the old name is not found.
+
+Example:
+  atoll volume rename demo archive")]
+    Rename {
+        #[arg(value_name = "OLD")]
+        from: ResourceName,
+        #[arg(value_name = "NEW")]
+        to: ResourceName,
+    },
+    /// Delete a volume and all its data
+    #[command(
+        after_help = "\
+Refused while it is exported or open. The name is free at once; the space comes back in the background.
+
+Example:
+  atoll volume delete demo",
+        visible_alias = "rm"
+    )]
+    Delete {
+        name: ResourceName,
+        /// Succeed if there is no such volume
+        #[arg(long)]
+        if_exists: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct VolumeCreate {
+    /// 1 to 200 characters of a-z, 0-9, '.', '_' and '-'
+    pub name: ResourceName,
+    /// 10G, 512M, 1T, or bytes
+    #[arg(long)]
+    pub size: ByteSize,
+    /// The pool to keep it in
+    #[arg(long, default_value = DEFAULT_POOL)]
+    pub pool: ResourceName,
+    /// Logical block size that initiators see: 512 or 4096
+    #[arg(long, value_name = "BYTES", default_value = "512", value_parser = parse_block_size)]
+    pub block_size: BlockSize,
+    /// Succeed if the volume is there with the same size, pool and block size
+    #[arg(long)]
+    pub if_not_exists: bool,
+}
+
+fn parse_block_size(text: &str) -> Result<BlockSize, String> {
+    let bytes: u32 = text
+        .parse()
+        .map_err(|_| "a block size is 512 or 4096 bytes".to_owned())?;
+    BlockSize::try_from(bytes).map_err(|e| e.message)
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ExportVerb {
+    /// Export a volume: target iqn.2026-11.io.atoll:NAME, LUN 0
+    #[command(after_help = "\
+The same export again changes nothing. Prints the URL that QEMU and libiscsi take.
+
+Example:
+  atoll export add demo --read-only")]
+    Add {
+        /// The volume's name
+        name: ResourceName,
+        /// Over iSCSI [default: over all that the daemon serves, which is iSCSI]
+        #[arg(long)]
+        iscsi: bool,
+        /// Refuse writes
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// List the exports
+    #[command(after_help = "Example:\n  atoll export list", visible_alias = "ls")]
+    List,
+    /// Stop exporting a volume; its sessions are ended
+    #[command(
+        after_help = "The volume and its data stay.\n\nExample:\n  atoll export remove demo",
+        visible_alias = "rm"
+    )]
+    Remove {
+        /// The volume's name
+        name: ResourceName,
+        /// Succeed if there is no such export
+        #[arg(long)]
+        if_exists: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PoolVerb {
+    /// Add a pool
+    #[command(after_help = "\
+file    one file per object in a directory of any file system; the directory is created where
+        missing, and refused where it belongs to another pool or to a running daemon
+memory  memory of the daemon, gone when it stops
+null    takes every write and keeps nothing; for measuring
+
+Example:
+  atoll pool add fast --type file --path /mnt/nvme/atoll")]
+    Add(PoolAdd),
+    /// List the pools
+    #[command(after_help = "Example:\n  atoll pool list", visible_alias = "ls")]
+    List,
+    /// Show one pool
+    #[command(after_help = "Example:\n  atoll pool show main")]
+    Show { name: ResourceName },
+    /// Forget a pool without volumes
+    #[command(
+        after_help = "Refused while any volume is in it.\n\nExample:\n  atoll pool remove fast",
+        visible_alias = "rm"
+    )]
+    Remove {
+        name: ResourceName,
+        /// Succeed if there is no such pool
+        #[arg(long)]
+        if_exists: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct PoolAdd {
+    /// 1 to 200 characters of a-z, 0-9, '.', '_' and '-'
+    pub name: ResourceName,
+    /// What keeps the objects
+    #[arg(long = "type", value_name = "TYPE")]
+    pub pool_type: PoolType,
+    /// Directory of a file pool; a relative one is meant from here
+    #[arg(long, value_name = "DIR", required_if_eq("pool_type", "file"))]
+    pub path: Option<PathBuf>,
+    /// Size of its objects: 64K to 16M, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "4M")]
+    pub object_size: ByteSize,
+    /// Succeed if the pool is there with the same type, directory and object size
+    #[arg(long)]
+    pub if_not_exists: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Fsck {
+    /// The daemon's configuration file (TOML), if it has one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}

@@ -1,0 +1,491 @@
+//! Answers for people: tables and lists of properties. For programs there is the JSON of `api`,
+//! which is printed as it came.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::api::{
+    Export, FsckReport, IoStats, Pool, PoolState, PoolType, Protocol, Severity, Stats, Status,
+    Volume, VolumeKind, VolumeState,
+};
+use crate::units::ByteSize;
+
+/// What a verb has to say, in both forms.
+#[derive(Debug)]
+pub struct Output {
+    json: serde_json::Result<String>,
+    text: String,
+}
+
+impl Output {
+    pub fn new(value: &impl Serialize, text: impl Into<String>) -> Self {
+        Self {
+            json: serde_json::to_string_pretty(value),
+            text: text.into(),
+        }
+    }
+
+    pub fn print(self, json: bool, out: &mut dyn Write) -> io::Result<()> {
+        if json {
+            writeln!(out, "{}", self.json?)?;
+        } else {
+            out.write_all(self.text.as_bytes())?;
+        }
+        out.flush()
+    }
+}
+
+/// A table without lines; the columns named in `right` are numbers.
+fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.to_vec());
+    table.add_rows(rows);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+        .to_string()
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+/// `name  value` lines.
+fn properties(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter()
+        .map(|(name, value)| format!("{name:width$}  {value}\n"))
+        .collect()
+}
+
+fn exact(size: ByteSize) -> String {
+    format!("{size} ({} bytes)", size.get())
+}
+
+fn or_none(rows: usize, nouns: &str, text: String) -> String {
+    if rows == 0 {
+        format!("no {nouns}\n")
+    } else {
+        text
+    }
+}
+
+fn volume_state(volume: &Volume) -> &'static str {
+    match volume.state {
+        VolumeState::Ok => "ok",
+        VolumeState::Faulted => "faulted",
+        VolumeState::Deleting => "deleting",
+    }
+}
+
+pub fn volumes(volumes: &[Volume]) -> Output {
+    let rows = volumes.iter().map(|v| {
+        vec![
+            v.name.to_string(),
+            v.size.to_string(),
+            v.used.to_string(),
+            u32::from(v.block_size).to_string(),
+            v.pool.to_string(),
+            volume_state(v).to_owned(),
+        ]
+    });
+    let text = table(
+        &["NAME", "SIZE", "USED", "BLOCK", "POOL", "STATE"],
+        &[1, 2, 3],
+        rows,
+    );
+    Output::new(&volumes, or_none(volumes.len(), "volumes", text))
+}
+
+pub fn volume(volume: &Volume) -> Output {
+    let kind = match volume.kind {
+        VolumeKind::Volume => "volume",
+    };
+    let mut rows = vec![
+        ("name", volume.name.to_string()),
+        ("id", volume.id.to_string()),
+        ("kind", kind.to_owned()),
+        ("size", exact(volume.size)),
+        ("used", exact(volume.used)),
+        ("block size", u32::from(volume.block_size).to_string()),
+        ("pool", volume.pool.to_string()),
+        ("created", volume.created.to_string()),
+        ("state", volume_state(volume).to_owned()),
+    ];
+    rows.extend(volume.fault.clone().map(|fault| ("fault", fault)));
+    Output::new(volume, properties(&rows))
+}
+
+fn pool_type(pool: &Pool) -> &'static str {
+    match pool.pool_type {
+        PoolType::File => "file",
+        PoolType::Memory => "memory",
+        PoolType::Null => "null",
+    }
+}
+
+fn pool_state(pool: &Pool) -> &'static str {
+    match pool.state {
+        PoolState::Ok => "ok",
+        PoolState::Faulted => "faulted",
+        PoolState::Offline => "offline",
+    }
+}
+
+/// Type and directory.
+pub fn pool_place(pool: &Pool) -> String {
+    match &pool.path {
+        Some(path) => format!("{} pool in {path}", pool_type(pool)),
+        None => format!("{} pool", pool_type(pool)),
+    }
+}
+
+pub fn pools(pools: &[Pool]) -> Output {
+    let rows = pools.iter().map(|p| {
+        vec![
+            p.name.to_string(),
+            pool_type(p).to_owned(),
+            p.object_size.to_string(),
+            p.used.to_string(),
+            p.capacity
+                .map_or_else(|| "-".to_owned(), |capacity| capacity.to_string()),
+            p.volumes.to_string(),
+            pool_state(p).to_owned(),
+            p.path.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    let header = [
+        "NAME", "TYPE", "OBJECT", "USED", "CAPACITY", "VOLUMES", "STATE", "PATH",
+    ];
+    Output::new(
+        &pools,
+        or_none(pools.len(), "pools", table(&header, &[2, 3, 4, 5], rows)),
+    )
+}
+
+pub fn pool(pool: &Pool) -> Output {
+    let mut rows = vec![
+        ("name", pool.name.to_string()),
+        ("id", pool.id.to_string()),
+        ("type", pool_type(pool).to_owned()),
+    ];
+    rows.extend(pool.path.clone().map(|path| ("path", path)));
+    rows.extend([
+        ("object size", exact(pool.object_size)),
+        ("used", exact(pool.used)),
+    ]);
+    rows.extend(pool.capacity.map(|capacity| ("capacity", exact(capacity))));
+    rows.extend([
+        ("volumes", pool.volumes.to_string()),
+        ("created", pool.created.to_string()),
+        ("state", pool_state(pool).to_owned()),
+    ]);
+    rows.extend(pool.fault.clone().map(|fault| ("fault", fault)));
+    Output::new(pool, properties(&rows))
+}
+
+fn access(export: &Export) -> &'static str {
+    if export.read_only {
+        "read-only"
+    } else {
+        "read-write"
+    }
+}
+
+fn protocol(protocol: &Protocol) -> &'static str {
+    match protocol {
+        Protocol::Iscsi => "iscsi",
+    }
+}
+
+pub fn exports(exports: &[Export]) -> Output {
+    let rows = exports.iter().map(|e| {
+        vec![
+            e.name.to_string(),
+            e.target.clone(),
+            e.lun.to_string(),
+            access(e).to_owned(),
+            e.protocols
+                .iter()
+                .map(protocol)
+                .collect::<Vec<_>>()
+                .join(","),
+            e.portals.join(","),
+            e.sessions.to_string(),
+        ]
+    });
+    let header = [
+        "VOLUME",
+        "TARGET",
+        "LUN",
+        "ACCESS",
+        "PROTOCOLS",
+        "PORTALS",
+        "SESSIONS",
+    ];
+    Output::new(
+        &exports,
+        or_none(exports.len(), "exports", table(&header, &[2, 6], rows)),
+    )
+}
+
+pub fn export_added(export: &Export, created: bool) -> Output {
+    let said = if created {
+        "exported volume"
+    } else {
+        "unchanged, exported already: volume"
+    };
+    let mut text = format!("{said} {}, {}\n", export.name, access(export));
+    for url in export.urls() {
+        let _ = writeln!(text, "{url}");
+    }
+    Output::new(export, text)
+}
+
+pub fn status(status: &Status) -> Output {
+    let listeners = status.listeners.iter().map(|listener| {
+        let advertise = listener.advertise.as_ref();
+        let advertise = advertise
+            .map(|address| format!(", advertised as {address}"))
+            .unwrap_or_default();
+        (
+            protocol(&listener.protocol),
+            format!("{}{advertise}", listener.address),
+        )
+    });
+    let metadata = &status.metadata;
+    let mut rows = vec![
+        ("version", status.version.clone()),
+        ("pid", status.pid.to_string()),
+        ("uptime", uptime(status.uptime_seconds)),
+        ("data", status.data.clone()),
+    ];
+    rows.extend(listeners);
+    rows.extend([
+        ("pools", status.pools.to_string()),
+        ("volumes", status.volumes.to_string()),
+        ("exports", status.exports.to_string()),
+        ("sessions", status.sessions.to_string()),
+        (
+            "metadata",
+            format!(
+                "{} in {}: {}, {} free",
+                metadata.store, metadata.path, metadata.used, metadata.free
+            ),
+        ),
+        (
+            "map pages",
+            format!(
+                "{} of at most {}",
+                metadata.pages_used, metadata.pages_budget
+            ),
+        ),
+    ]);
+    let cores = status.cores.iter().map(|core| {
+        vec![
+            core.id.to_string(),
+            core.cpu.to_string(),
+            core.poll.clone(),
+            format!("{:.1} %", core.busy_share * 100.0),
+            core.sessions.to_string(),
+            format!("{} of {}", core.buffers_used, core.buffers),
+            core.features.join(", "),
+        ]
+    });
+    let header = [
+        "CORE", "CPU", "POLL", "BUSY", "SESSIONS", "BUFFERS", "FEATURES",
+    ];
+    let text = format!(
+        "{}\n{}",
+        properties(&rows),
+        table(&header, &[0, 1, 3, 4], cores)
+    );
+    Output::new(status, text)
+}
+
+/// `3d 4h 5m 6s`, from the first unit that is not zero.
+fn uptime(seconds: u64) -> String {
+    let parts = [
+        (seconds / 86_400, 'd'),
+        (seconds / 3600 % 24, 'h'),
+        (seconds / 60 % 60, 'm'),
+        (seconds % 60, 's'),
+    ];
+    let first = parts
+        .iter()
+        .position(|(n, _)| *n > 0)
+        .unwrap_or(parts.len() - 1);
+    parts[first..]
+        .iter()
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+pub fn stats(stats: &Stats) -> Output {
+    let header = [
+        "READS", "BYTES", "MEAN", "WRITES", "BYTES", "MEAN", "FLUSHES", "MEAN", "UNMAPS", "BYTES",
+        "ERRORS",
+    ];
+    let right: Vec<usize> = (1..=header.len()).collect();
+    let section = |first: &str, rows: Vec<(String, IoStats)>| {
+        let header: Vec<&str> = std::iter::once(first).chain(header).collect();
+        let rows = rows
+            .into_iter()
+            .map(|(name, io)| [vec![name], io_cells(&io)].concat());
+        table(&header, &right, rows)
+    };
+    let named = |list: &[crate::api::NamedStats]| {
+        list.iter()
+            .map(|s| (s.name.to_string(), s.io))
+            .collect::<Vec<_>>()
+    };
+    let mut text = section(
+        "CORE",
+        stats
+            .cores
+            .iter()
+            .map(|core| (core.id.to_string(), core.io))
+            .collect(),
+    );
+    for (first, list) in [("VOLUME", &stats.volumes), ("EXPORT", &stats.exports)] {
+        if !list.is_empty() {
+            let _ = write!(text, "\n{}", section(first, named(list)));
+        }
+    }
+    Output::new(stats, text)
+}
+
+fn io_cells(io: &IoStats) -> Vec<String> {
+    let bytes = |bytes| ByteSize::bytes(bytes).to_string();
+    vec![
+        io.reads.to_string(),
+        bytes(io.read_bytes),
+        mean(io.read_ns, io.reads),
+        io.writes.to_string(),
+        bytes(io.write_bytes),
+        mean(io.write_ns, io.writes),
+        io.flushes.to_string(),
+        mean(io.flush_ns, io.flushes),
+        io.unmaps.to_string(),
+        bytes(io.unmap_bytes),
+        io.errors.to_string(),
+    ]
+}
+
+/// Mean time of a command in microseconds.
+fn mean(nanoseconds: u64, count: u64) -> String {
+    match nanoseconds.checked_div(count) {
+        None => "-".to_owned(),
+        Some(mean) => format!("{}.{} us", mean / 1000, mean % 1000 / 100),
+    }
+}
+
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+pub fn fsck(report: &FsckReport) -> Output {
+    let mut text = String::new();
+    for finding in &report.findings {
+        let _ = writeln!(
+            text,
+            "{}: {}: {}: {}",
+            severity(finding.severity),
+            finding.kind,
+            finding.place,
+            finding.text
+        );
+    }
+    let _ = writeln!(
+        text,
+        "checked {} pools, {} volumes, {} nodes, {} pages, {} objects",
+        report.pools, report.volumes, report.nodes, report.pages, report.objects
+    );
+    let count = |severity| report.count(severity);
+    let verdict = if report.is_clean() {
+        "clean"
+    } else {
+        "damaged"
+    };
+    let _ = writeln!(
+        text,
+        "{verdict}: {} errors, {} warnings, {} notes",
+        count(Severity::Error),
+        count(Severity::Warning),
+        count(Severity::Note)
+    );
+    Output::new(report, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Finding;
+
+    #[test]
+    fn up_times_and_means_print_short() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (3600, "1h 0m 0s"),
+            (273_906, "3d 4h 5m 6s"),
+        ] {
+            assert_eq!(uptime(seconds), text);
+        }
+        assert_eq!(
+            (mean(0, 0).as_str(), mean(123_456, 1).as_str()),
+            ("-", "123.4 us")
+        );
+    }
+
+    #[test]
+    fn a_report_of_fsck_says_every_finding_and_the_verdict() {
+        let finding = |severity| Finding {
+            severity,
+            kind: "object_missing".to_owned(),
+            place: "volume a".to_owned(),
+            text: "object 7 is not in the pool".to_owned(),
+        };
+        let mut report = FsckReport {
+            pools: 1,
+            volumes: 2,
+            nodes: 3,
+            pages: 4,
+            objects: 5,
+            findings: vec![finding(Severity::Note)],
+        };
+        assert!(report.is_clean());
+        assert!(
+            fsck(&report)
+                .text
+                .ends_with("clean: 0 errors, 0 warnings, 1 notes\n")
+        );
+        report.findings.push(finding(Severity::Error));
+        assert!(!report.is_clean());
+        let output = fsck(&report);
+        assert!(
+            output
+                .text
+                .contains("\nerror: object_missing: volume a: object 7 is not in the pool\n")
+        );
+        assert!(
+            output
+                .text
+                .ends_with("damaged: 1 errors, 0 warnings, 1 notes\n")
+        );
+        assert!(output.json.unwrap().contains("\"where\": \"volume a\""));
+    }
+}
