@@ -3,11 +3,18 @@
 //! What objects mean, and which are alive, is the mapper's business.
 #![forbid(unsafe_code)]
 
+mod check;
 mod error;
+mod finish;
+pub mod memory;
+pub mod null;
+mod slot;
 mod store;
 mod types;
 
 pub use error::{Error, ErrorKind, Result};
+pub use memory::{MemoryOptions, MemoryPool};
+pub use null::{NullOptions, NullPool};
 pub use store::{
     Capacity, ListCursor, ListPage, ObjectStat, ObjectStore, Pool, Properties, ReadHint, Record,
     WriteMode, ZeroMode,
