@@ -132,6 +132,15 @@ impl Pool {
         (region.start.as_ptr(), region.layout.map_or(0, |l| l.size()))
     }
 
+    /// Where in the region an address lies that belongs to the pool's own block.
+    fn offset_of(&self, block: &Block, address: *const u8) -> Option<usize> {
+        let Origin::Pool { shared, .. } = &block.origin else {
+            return None;
+        };
+        Arc::ptr_eq(shared, &self.shared)
+            .then(|| address as usize - self.shared.region.start.as_ptr() as usize)
+    }
+
     fn take_returned(&self) {
         let mut free = self.free.borrow_mut();
         while let Some(index) = self.shared.returned.pop() {
@@ -224,6 +233,11 @@ impl Buf {
     fn block(&self) -> &Block {
         // SAFETY: we hold a count.
         unsafe { self.block.as_ref() }
+    }
+
+    /// Where in the pool's region it lies, if it is of that pool.
+    pub(crate) fn offset_in(&self, pool: &Pool) -> Option<usize> {
+        pool.offset_of(self.block(), self.as_ptr())
     }
 
     /// Bytes it could hold.
@@ -347,6 +361,11 @@ impl SharedBuf {
     fn block(&self) -> &Block {
         // SAFETY: we hold a count.
         unsafe { self.block.as_ref() }
+    }
+
+    /// Where in the pool's region it lies, if it is of that pool.
+    pub(crate) fn offset_in(&self, pool: &Pool) -> Option<usize> {
+        pool.offset_of(self.block(), self.as_ptr())
     }
 
     /// The writable buffer again, if nobody else shares it and it is whole.

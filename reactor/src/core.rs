@@ -8,6 +8,7 @@ use crate::task::{Header, TaskRef};
 use crate::time::{Instant, Timers};
 use crate::uring::UringDriver;
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,8 +18,9 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Jobs sent to a core from elsewhere and not begun yet.
 pub(crate) const INBOX_CAPACITY: usize = 4096;
@@ -44,8 +46,72 @@ pub(crate) struct CoreShared {
     remote: AtomicPtr<Header>,
     inbox: ArrayQueue<Job>,
     closed: AtomicBool,
+    /// The runtime asked the core to end.
+    stopping: AtomicBool,
+    counts: CachePadded<Counts>,
     pub(crate) parker: crate::sync::Parker,
 }
+
+/// Written by the core only, once per turn.
+#[derive(Default)]
+struct Counts {
+    turns: AtomicU64,
+    tasks: AtomicU64,
+    submissions: AtomicU64,
+    enters: AtomicU64,
+    completions: AtomicU64,
+    busy_nanos: AtomicU64,
+    polling_nanos: AtomicU64,
+    asleep_nanos: AtomicU64,
+}
+
+/// What a core did since it started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CoreStats {
+    /// Rounds of its loop.
+    pub turns: u64,
+    /// Times that a task was run.
+    pub tasks: u64,
+    /// Operations handed to the ring.
+    pub submissions: u64,
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    pub completions: u64,
+    /// Time in turns that found work.
+    pub busy: Duration,
+    /// Time in turns that found none.
+    pub polling: Duration,
+    /// Time asleep in the kernel.
+    pub asleep: Duration,
+}
+
+impl CoreStats {
+    /// The part of the time that was spent on work, 0.0 to 1.0.
+    pub fn busy_share(&self) -> f64 {
+        let all = self.busy + self.polling + self.asleep;
+        if all.is_zero() {
+            return 0.0;
+        }
+        self.busy.as_secs_f64() / all.as_secs_f64()
+    }
+
+    /// What was added since an earlier reading.
+    pub fn since(&self, earlier: &CoreStats) -> CoreStats {
+        CoreStats {
+            turns: self.turns - earlier.turns,
+            tasks: self.tasks - earlier.tasks,
+            submissions: self.submissions - earlier.submissions,
+            enters: self.enters - earlier.enters,
+            completions: self.completions - earlier.completions,
+            busy: self.busy.saturating_sub(earlier.busy),
+            polling: self.polling.saturating_sub(earlier.polling),
+            asleep: self.asleep.saturating_sub(earlier.asleep),
+        }
+    }
+}
+
+/// Marks the list of remotely woken tasks of a core that has closed: nobody takes them any more.
+const NO_MORE: *mut Header = std::ptr::without_provenance_mut(usize::MAX);
 
 impl CoreShared {
     pub(crate) fn new(id: CoreId, parker: crate::sync::Parker) -> Arc<CoreShared> {
@@ -54,14 +120,48 @@ impl CoreShared {
             remote: AtomicPtr::new(std::ptr::null_mut()),
             inbox: ArrayQueue::new(INBOX_CAPACITY),
             closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            counts: CachePadded::default(),
             parker,
         })
+    }
+
+    /// Asks the core to end after its current turn.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.parker.unpark();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn publish(&self, stats: &CoreStats) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let counts = &*self.counts;
+        for (place, value) in [
+            (&counts.turns, stats.turns),
+            (&counts.tasks, stats.tasks),
+            (&counts.submissions, stats.submissions),
+            (&counts.enters, stats.enters),
+            (&counts.completions, stats.completions),
+            (&counts.busy_nanos, nanos(stats.busy)),
+            (&counts.polling_nanos, nanos(stats.polling)),
+            (&counts.asleep_nanos, nanos(stats.asleep)),
+        ] {
+            place.store(value, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn push_remote(&self, task: TaskRef) {
         let raw = task.into_raw();
         let mut head = self.remote.load(Ordering::Relaxed);
         loop {
+            if head == NO_MORE {
+                // SAFETY: the count that was to go into the list.
+                drop(unsafe { TaskRef::from_raw(raw) });
+                return;
+            }
             // SAFETY: we hold the task's count until it is in the list.
             unsafe { raw.as_ref() }.next.store(head, Ordering::Relaxed);
             match self.remote.compare_exchange_weak(
@@ -78,8 +178,18 @@ impl CoreShared {
     }
 
     /// Takes all tasks that other threads woke, oldest first.
-    fn take_remote(&self, mut each: impl FnMut(TaskRef)) {
-        let mut head = self.remote.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    fn take_remote(&self, each: impl FnMut(TaskRef)) {
+        if !self.remote.load(Ordering::Relaxed).is_null() {
+            self.swap_remote(std::ptr::null_mut(), each);
+        }
+    }
+
+    /// Takes all that is in the list and leaves `instead`: nothing, or the mark of the end.
+    fn swap_remote(&self, instead: *mut Header, mut each: impl FnMut(TaskRef)) {
+        let mut head = self.remote.swap(instead, Ordering::AcqRel);
+        if head == NO_MORE {
+            return;
+        }
         let mut reversed: *mut Header = std::ptr::null_mut();
         while let Some(task) = NonNull::new(head) {
             // SAFETY: tasks in the list carry a count each and are ours since the swap.
@@ -99,6 +209,13 @@ impl CoreShared {
         }
     }
 
+    /// After `closed` was set: what is in the inbox will not be run.
+    fn drop_jobs(&self) {
+        while let Some(job) = self.inbox.pop() {
+            drop(job);
+        }
+    }
+
     pub(crate) fn has_remote_work(&self) -> bool {
         !self.remote.load(Ordering::Acquire).is_null() || !self.inbox.is_empty()
     }
@@ -106,7 +223,7 @@ impl CoreShared {
 
 impl Drop for CoreShared {
     fn drop(&mut self) {
-        self.take_remote(drop);
+        self.swap_remote(NO_MORE, drop);
     }
 }
 
@@ -205,13 +322,22 @@ impl Core {
         self.ready.borrow_mut().push_back(task);
     }
 
-    /// Takes in what other threads sent: woken tasks and jobs.
-    pub(crate) fn drain_remote(&self) {
-        self.shared
-            .take_remote(|task| self.ready.borrow_mut().push_back(task));
-        while let Some(job) = self.shared.inbox.pop() {
+    /// Takes in what other threads sent: woken tasks and jobs. True if there was anything.
+    pub(crate) fn drain_remote(&self) -> bool {
+        let mut any = false;
+        self.shared.take_remote(|task| {
+            self.ready.borrow_mut().push_back(task);
+            any = true;
+        });
+        // No more than were there at the beginning: senders must not keep us here.
+        for _ in 0..self.shared.inbox.len() {
+            let Some(job) = self.shared.inbox.pop() else {
+                break;
+            };
             job();
+            any = true;
         }
+        any
     }
 
     pub(crate) fn fire_timers(&self) -> bool {
@@ -260,18 +386,20 @@ impl Core {
     }
 
     /// Drops all tasks, so that nothing of the core's is left but what the ring owns.
+    /// Jobs that have not begun are dropped; their callers see that the core has closed.
     pub(crate) fn close(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);
+        // Tasks that others woke are in the registry too.
+        self.shared.swap_remote(NO_MORE, drop);
         loop {
+            self.shared.drop_jobs();
             let tasks: Vec<TaskRef> = self.tasks.borrow_mut().drain().collect();
-            self.drain_remote();
             self.ready.borrow_mut().clear();
             if tasks.is_empty() && self.tasks.borrow().is_empty() {
                 break;
             }
             tasks.iter().for_each(TaskRef::drop_future);
         }
-        self.locals.clear();
     }
 }
 
@@ -312,6 +440,23 @@ impl CoreHandle {
         self.shared.id
     }
 
+    /// What the core did since it started, as of its last turn. All zeros in simulation.
+    pub fn stats(&self) -> CoreStats {
+        let counts = &*self.shared.counts;
+        let get = |place: &AtomicU64| place.load(Ordering::Relaxed);
+        let time = |place: &AtomicU64| Duration::from_nanos(get(place));
+        CoreStats {
+            turns: get(&counts.turns),
+            tasks: get(&counts.tasks),
+            submissions: get(&counts.submissions),
+            enters: get(&counts.enters),
+            completions: get(&counts.completions),
+            busy: time(&counts.busy_nanos),
+            polling: time(&counts.polling_nanos),
+            asleep: time(&counts.asleep_nanos),
+        }
+    }
+
     /// Starts, on that core, the future that `make` returns there. Does not wait.
     pub fn spawn<F, Fut>(&self, make: F) -> Result<(), RemoteError>
     where
@@ -325,6 +470,11 @@ impl CoreHandle {
             .inbox
             .push(Box::new(move || spawn_detached(make())))
             .map_err(|_| RemoteError::Full)?;
+        if self.shared.closed.load(Ordering::SeqCst) {
+            // The core may have looked at its inbox for the last time before the push.
+            self.shared.drop_jobs();
+            return Err(RemoteError::Closed);
+        }
         self.shared.parker.unpark();
         Ok(())
     }

@@ -27,8 +27,8 @@ mod uring;
 pub use alloc::LocalFuture;
 pub use buf::{Buf, SharedBuf};
 pub use core::{
-    CoreHandle, CoreId, JoinHandle, RemoteError, core_id, cores, spawn, spawn_detached, yield_now,
+    CoreHandle, CoreId, CoreStats, JoinHandle, RemoteError, core_id, cores, spawn, spawn_detached, yield_now,
 };
 pub use local::{local, set_local, take_local};
-pub use runtime::{PollMode, Runtime, RuntimeConfig};
+pub use runtime::{PollMode, Runtime, RuntimeConfig, block_on};
 pub use time::{Elapsed, Instant, now, sleep, sleep_until, timeout, timeout_at};

@@ -95,9 +95,9 @@ impl TaskRef {
     /// Runs the future once; true when it has ended. Owner core only.
     pub(crate) fn run(&self) -> bool {
         let header = self.header();
-        header.queued.store(false, Ordering::Release);
-        // The store must be visible before the future looks at what a waker published.
-        fence(Ordering::SeqCst);
+        // A waker that still found the task queued published before this exchange, which reads
+        // from its own: the future sees what it was woken for.
+        header.queued.swap(false, Ordering::AcqRel);
         if header.done.get() {
             return false;
         }
@@ -194,10 +194,8 @@ unsafe fn waker_wake(data: *const ()) {
 unsafe fn waker_wake_by_ref(data: *const ()) {
     // SAFETY: the waker's count stays with it, hence ManuallyDrop.
     let task = unsafe { std::mem::ManuallyDrop::new(TaskRef::from_raw(header_of(data))) };
-    // The store that made the task worth waking must be visible before `queued` is looked at.
-    fence(Ordering::SeqCst);
-    if !task.header().queued.load(Ordering::Acquire) {
-        schedule(TaskRef::clone(&task));
+    if task.mark_queued() {
+        push(TaskRef::clone(&task));
     }
 }
 
@@ -206,11 +204,16 @@ unsafe fn waker_drop(data: *const ()) {
     drop(unsafe { TaskRef::from_raw(header_of(data)) });
 }
 
-pub(crate) fn schedule(task: TaskRef) {
+fn schedule(task: TaskRef) {
     if task.mark_queued() {
-        if let Some(task) = crate::core::push_if_local(task) {
-            let shared = task.header().shared.clone();
-            shared.push_remote(task);
-        }
+        push(task);
+    }
+}
+
+/// Puts a task that was marked as queued into its core's queue.
+fn push(task: TaskRef) {
+    if let Some(task) = crate::core::push_if_local(task) {
+        let shared = task.header().shared.clone();
+        shared.push_remote(task);
     }
 }
