@@ -6,8 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{server, socket::AdminSocket};
 use crate::cli::{Global, Serve};
@@ -15,6 +15,7 @@ use crate::config::{Config, Overrides};
 use crate::control::Control;
 use crate::engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log;
 
 /// The file in the data directory that a running daemon holds locked.
 const LOCK_FILE: &str = "daemon.lock";
@@ -110,7 +111,7 @@ pub fn serve(global: &Global, serve: Serve, out: &mut dyn Write) -> Result<u8> {
         insecure_no_auth: serve.insecure_no_auth,
     };
     let config = Config::load(serve.config.as_deref(), overrides)?;
-    start_log(&config)?;
+    let _flusher = log::start(&config.log.level)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         data = %config.data.display(),
@@ -120,51 +121,55 @@ pub fn serve(global: &Global, serve: Serve, out: &mut dyn Write) -> Result<u8> {
     tracing::debug!(?config, "configuration");
     let _lock = DataLock::create(&config.data)?;
     let socket = AdminSocket::bind(&config.admin_socket())?;
-    let signals = Signals::new()?;
+    // Until then a signal ends the process as it would any: nothing was promised to anybody.
     let control = engine::start(&config)?;
-    run(socket, signals, control, global.json, out)
+    let requests = StopRequests::from_signals()?;
+    run(socket, requests, control, global.json, out)
 }
 
-fn start_log(config: &Config) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
-        .map_err(|e| Error::invalid(format!("log.level: {e}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init()
-        .map_err(|e| Error::internal(format!("no log: {e}")))
-}
-
-/// The signals that stop a daemon, caught from the moment this is made; and the loop that they
-/// are waited for in.
-pub struct Signals {
+/// The requests to stop, caught from the moment this is made; and the loop that they are waited
+/// for in.
+struct StopRequests {
     runtime: tokio::runtime::Runtime,
-    term: Signal,
-    int: Signal,
+    /// Numbers of the signals that came.
+    signals: mpsc::Receiver<u8>,
 }
 
-impl Signals {
-    pub fn new() -> Result<Self> {
-        let failed = |e: std::io::Error| Error::internal(format!("cannot wait for signals: {e}"));
+impl StopRequests {
+    fn from_signals() -> Result<Self> {
+        let (sender, requests) = Self::channel()?;
+        let guard = requests.runtime.enter();
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+            let mut caught = signal(kind)
+                .map_err(|e| Error::internal(format!("cannot wait for signals: {e}")))?;
+            let (sender, number) = (sender.clone(), kind.as_raw_value() as u8);
+            tokio::spawn(async move {
+                while caught.recv().await.is_some() {
+                    // Two are enough to stop at once; nobody waits for a third.
+                    let _ = sender.try_send(number);
+                }
+            });
+        }
+        drop(guard);
+        Ok(requests)
+    }
+
+    /// Requests that come from whoever holds the sender.
+    fn channel() -> Result<(mpsc::Sender<u8>, Self)> {
+        let (sender, signals) = mpsc::channel(2);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(failed)?;
-        let guard = runtime.enter();
-        let term = signal(SignalKind::terminate()).map_err(failed)?;
-        let int = signal(SignalKind::interrupt()).map_err(failed)?;
-        drop(guard);
-        Ok(Self { runtime, term, int })
+            .map_err(|e| Error::internal(format!("no event loop: {e}")))?;
+        Ok((sender, Self { runtime, signals }))
     }
 }
 
-/// Number of the next signal that asks to stop.
-async fn next_signal(term: &mut Signal, int: &mut Signal) -> u8 {
-    const SIGINT: u8 = 2;
-    const SIGTERM: u8 = 15;
-    tokio::select! {
-        _ = term.recv() => SIGTERM,
-        _ = int.recv() => SIGINT,
+/// Number of the next signal.
+async fn next(signals: &mut mpsc::Receiver<u8>) -> u8 {
+    match signals.recv().await {
+        Some(number) => number,
+        None => std::future::pending().await,
     }
 }
 
@@ -172,21 +177,20 @@ async fn next_signal(term: &mut Signal, int: &mut Signal) -> u8 {
 /// a clean stop, 128 + signal when a second signal came before its end.
 fn run(
     mut socket: AdminSocket,
-    signals: Signals,
+    requests: StopRequests,
     control: Arc<dyn Control>,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<u8> {
     let admin = AdminThread::start(&mut socket, Arc::clone(&control))?;
     announce(&socket, &*control, json, out);
-    let Signals {
+    let StopRequests {
         runtime,
-        mut term,
-        mut int,
-    } = signals;
+        mut signals,
+    } = requests;
     let code = runtime.block_on(async {
         let failed = tokio::select! {
-            number = next_signal(&mut term, &mut int) => {
+            number = next(&mut signals) => {
                 tracing::info!(signal = number, "stopping; a second signal stops at once");
                 None
             }
@@ -197,8 +201,10 @@ fn run(
         };
         let stopped = tokio::select! {
             stopped = admin.shut_down(Arc::clone(&control)) => stopped,
-            number = next_signal(&mut term, &mut int) => {
+            number = next(&mut signals) => {
                 tracing::warn!(signal = number, "stopping at once");
+                // Ending the engine in order is just what is not waited for.
+                std::mem::forget(Arc::clone(&control));
                 return Ok(EXIT_SIGNAL + number);
             }
         };

@@ -15,6 +15,7 @@ mod control;
 mod daemon;
 mod engine;
 mod error;
+mod log;
 mod name;
 mod units;
 
