@@ -139,7 +139,8 @@ pub enum OpcodeQuery {
     Either { opcode: u8, service_action: u16 },
 }
 
-/// What a command takes from the Data-Out buffer.
+/// What a command takes from the Data-Out buffer. An initiator may offer less or more: the server gathers what it
+/// offers, up to this, and starts the command all the same; the core judges the difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataOutNeed {
     /// Nothing.

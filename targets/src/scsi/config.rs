@@ -30,8 +30,8 @@ pub const DEFAULT_OPTIMAL_TRANSFER: ByteCount = ByteCount(1 << 20);
 pub const DEFAULT_MAX_UNMAP: Blocks = Blocks(1 << 20);
 /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT by default.
 pub const DEFAULT_MAX_UNMAP_DESCRIPTORS: u32 = 256;
-/// MAXIMUM WRITE SAME LENGTH by default, in bytes.
-pub const DEFAULT_MAX_WRITE_SAME: ByteCount = ByteCount(32 << 20);
+/// MAXIMUM WRITE SAME LENGTH by default, in bytes: a pattern costs as much to write as a transfer of that size.
+pub const DEFAULT_MAX_WRITE_SAME: ByteCount = DEFAULT_MAX_TRANSFER;
 /// Blocks of 512 bytes lie in physical blocks of 2^3 of them: objects are kept in 4 KiB units.
 const PHYSICAL_BLOCK_BYTES: u32 = 4096;
 /// Largest value of LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT (4 bits).

@@ -131,7 +131,7 @@ impl LogicalUnit {
         }
     }
 
-    /// Commands that only return data.
+    /// Commands that change nothing.
     fn inform(&self, nexus: &mut Nexus, request: &Request<'_>) -> Result<Response, Sense> {
         Ok(match *request.command {
             Command::Inquiry {
@@ -184,7 +184,15 @@ impl LogicalUnit {
                 extended,
                 allocation,
             } => Response::data(report::task_management(extended), allocation),
-            _ => Response::good(),
+            Command::TestUnitReady | Command::PreventAllow => Response::good(),
+            // Named one by one, so that a new command is not answered by accident.
+            Command::Read(_)
+            | Command::Write(_)
+            | Command::SynchronizeCache { .. }
+            | Command::Unmap { .. }
+            | Command::WriteSame(_)
+            | Command::StartStopUnit { .. }
+            | Command::ModeSelect { .. } => return Err(Sense::INVALID_OPCODE),
         })
     }
 
