@@ -6,6 +6,8 @@ mod disk;
 pub(crate) mod fs;
 pub(crate) mod net;
 mod network;
+#[cfg(test)]
+mod tests;
 mod world;
 
 pub use config::{DiskConfig, NetConfig, SimConfig};
@@ -283,54 +285,5 @@ impl Drop for Sim {
             let disk = self.world.disk.clone();
             disk.lose_process(&mut self.world.rng.borrow_mut());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{cores, sleep, spawn, timeout};
-    use std::cell::RefCell;
-    use std::time::Duration;
-
-    #[test]
-    fn a_simulated_day_passes_at_once_and_calls_cross_cores() {
-        let mut sim = Sim::new(1, 2);
-        let before = std::time::Instant::now();
-        let sum = sim.block_on(async {
-            let sleeper = spawn(async {
-                sleep(Duration::from_secs(86_400)).await;
-                1
-            });
-            let other = cores()[1].call(|| async { crate::core_id().0 }).await;
-            let late = timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
-            assert!(late.is_err());
-            sleeper.await + other.expect("core 1 runs")
-        });
-        assert_eq!(sum, 2);
-        assert!(before.elapsed() < Duration::from_secs(60));
-    }
-
-    #[test]
-    fn one_seed_gives_one_schedule() {
-        fn order(seed: u64) -> Vec<u32> {
-            let seen = Rc::new(RefCell::new(Vec::new()));
-            let mut sim = Sim::new(seed, 2);
-            let out = seen.clone();
-            sim.block_on(async move {
-                let tasks: Vec<_> = (0..20)
-                    .map(|number| {
-                        let out = out.clone();
-                        spawn(async move { out.borrow_mut().push(number) })
-                    })
-                    .collect();
-                for task in tasks {
-                    task.await;
-                }
-            });
-            seen.take()
-        }
-        assert_eq!(order(7), order(7));
-        assert_ne!(order(7), order(8));
     }
 }

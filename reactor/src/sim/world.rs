@@ -33,14 +33,14 @@ pub(crate) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, config: SimConfig, disk: SimDisk) -> Rc<World> {
-        Rc::new(World {
+        Rc::new_cyclic(|world| World {
             now: Cell::new(Instant::from_nanos(1)),
             rng: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
             events: RefCell::new(BTreeMap::new()),
             next_event: Cell::new(0),
             trace: Cell::new(FNV_OFFSET),
             halted: Cell::new(false),
-            net: SimNet::new(config.net.clone()),
+            net: SimNet::new(config.net.clone(), world.clone()),
             config,
             disk,
         })
