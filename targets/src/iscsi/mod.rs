@@ -16,3 +16,6 @@ pub use connection::{
 pub use error::{CallError, CloseReason, Violation};
 pub use login::{LoginAccept, LoginIdentity, LoginStatus, SessionKind};
 pub use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
