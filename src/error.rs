@@ -79,7 +79,8 @@ Exit codes:
   3  not found
   4  conflict: exists already, in use, or refused by a rule
   5  unavailable: no daemon listens, or it did not answer in time
-  6  no space";
+  6  no space
+  7  `fsck` could not look at everything";
 
 /// Why something failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

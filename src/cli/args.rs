@@ -24,12 +24,16 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+/// Heading of the options that every verb takes.
+const GLOBAL: &str = "Options of every verb";
+
 #[derive(Args, Debug)]
 pub struct Global {
     /// Admin socket of the daemon [default: admin.sock in the data directory]
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "SOCKET",
         env = "ATOLL_ADMIN",
         hide_env_values = true
@@ -39,13 +43,14 @@ pub struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "DIR",
         env = "ATOLL_DATA",
         hide_env_values = true
     )]
     pub data: Option<PathBuf>,
     /// Answer in JSON, errors too (those on stderr)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
 }
 
