@@ -152,7 +152,7 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
                 numbers.stat_sn = Default::default();
             }
             let pdu = DataIn {
-                is_final: last || end % self.parameters.max_burst_length == 0,
+                is_final: last || end.is_multiple_of(self.parameters.max_burst_length),
                 status: carries_status.then_some((status, residual)),
                 lun: state.lun,
                 initiator_task_tag: state.initiator_task_tag,
