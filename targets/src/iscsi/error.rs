@@ -5,7 +5,8 @@ use super::pdu::{AhsError, LogoutReason, RejectReason};
 use super::serial::{CmdSn, DataSn};
 use super::text::TextError;
 
-/// A breach of RFC 7143 by the initiator. At ErrorRecoveryLevel 0 it ends the connection (§7.1.5).
+/// A breach of RFC 7143 by the initiator. At ErrorRecoveryLevel 0 it ends the connection (§7.1.5), except
+/// that data out of sequence ends only its task.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// §11.2.1.6: longer than what was declared.

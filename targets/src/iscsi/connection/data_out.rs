@@ -1,8 +1,9 @@
 //! Data from the initiator: immediate, unsolicited and solicited by R2T (RFC 7143 §4.2.5, §11.7, §11.8).
 //! It checks the sequence and asks for more; the bytes themselves pass by in `receive`.
+use super::dispatch::Begun;
 use super::receive::Sink;
-use super::tasks::TaskHandle;
-use super::{CallError, Connection};
+use super::tasks::{Deferred, TaskHandle};
+use super::{CallError, Connection, Event};
 use crate::iscsi::error::Violation;
 use crate::iscsi::pdu::{Bhs, DataOut, Opcode, R2t, TargetTransferTag};
 use crate::iscsi::serial::{DataSn, R2tSn};
@@ -29,16 +30,21 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
     }
 
     /// Checks a Data-Out header. Data of unknown tasks (aborted, refused, ignored) is swallowed.
-    pub(super) fn begin_data_out(&mut self, bhs: &Bhs) -> Result<Sink, Violation> {
+    /// A sequence error ends the task, not the connection (§7.9): the rest of its data is swallowed,
+    /// then CHECK CONDITION follows.
+    pub(super) fn begin_data_out<'b>(&mut self, bhs: &Bhs) -> Begun<'b> {
         let pdu = DataOut::decode(bhs);
         let Some(handle) = self.tasks.find(pdu.initiator_task_tag) else {
-            return Ok(Sink::Discard);
+            return Ok((Sink::Discard, None));
         };
         let max_burst = self.parameters.max_burst_length;
         let Some(task) = self.tasks.get_mut(handle) else {
-            return Ok(Sink::Discard);
+            return Ok((Sink::Discard, None));
         };
-        let data = &mut task.data_out;
+        if task.deferred.is_some() {
+            return Ok((Sink::Task(handle, 0), None));
+        }
+        let data = &task.data_out;
         let end = u64::from(data.received) + u64::from(pdu.data_segment_length);
         if pdu.target_transfer_tag == TargetTransferTag::RESERVED {
             if data.unsolicited_end.is_some() || end > u64::from(data.unsolicited_limit) {
@@ -58,19 +64,27 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
                 return Err(Violation::TransferLength);
             }
         }
-        if pdu.data_sn != data.data_sn {
-            return Err(Violation::DataSequence {
+        let violation = if pdu.data_sn != data.data_sn {
+            Violation::DataSequence {
                 got: pdu.data_sn,
                 expected: data.data_sn,
-            });
-        }
-        if pdu.buffer_offset != data.received {
-            return Err(Violation::BufferOffset {
+            }
+        } else if pdu.buffer_offset != data.received {
+            Violation::BufferOffset {
                 got: pdu.buffer_offset,
                 expected: data.received,
-            });
-        }
-        Ok(Sink::Task(handle, pdu.buffer_offset))
+            }
+        } else {
+            return Ok((Sink::Task(handle, pdu.buffer_offset), None));
+        };
+        task.deferred = Some(Deferred::sequence_error(task.expected));
+        Ok((
+            Sink::Task(handle, 0),
+            Some(Event::TaskFailed {
+                task: handle,
+                violation,
+            }),
+        ))
     }
 
     /// The data of a command PDU or a Data-Out is there and verified.
@@ -83,7 +97,8 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             return Ok(());
         };
         let data = &mut task.data_out;
-        data.received += bhs.data_segment_length();
+        // Saturates only for a failed task, whose data nobody counts.
+        data.received = data.received.saturating_add(bhs.data_segment_length());
         if bhs.opcode() == Opcode::DataOut {
             let pdu = DataOut::decode(bhs);
             data.data_sn = if pdu.is_final {
@@ -95,7 +110,7 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
                 if pdu.is_final {
                     data.unsolicited_end = Some(data.received);
                 }
-            } else if pdu.is_final {
+            } else if pdu.is_final && data.r2ts_done != data.r2ts_sent {
                 data.r2ts_done += 1;
             }
         }

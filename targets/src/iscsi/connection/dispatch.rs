@@ -22,7 +22,8 @@ pub(super) enum Order {
     Ignore,
 }
 
-type Begun<'b> = Result<(Sink, Option<Event<'b>>), Violation>;
+/// Where the data of a PDU goes, and what its header means to the server.
+pub(super) type Begun<'b> = Result<(Sink, Option<Event<'b>>), Violation>;
 
 impl<P: AsRef<[u8]> + Clone> Connection<P> {
     /// Called with a complete, verified header: decides where its data goes.
@@ -33,7 +34,7 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             }
             Opcode::LoginRequest => Err(Violation::LoginAgain),
             Opcode::ScsiCommand => self.begin_command(bhs),
-            Opcode::DataOut => Ok((self.begin_data_out(bhs)?, None)),
+            Opcode::DataOut => self.begin_data_out(bhs),
             Opcode::NopOut | Opcode::TextRequest => Ok((Sink::Collect(Vec::new()), None)),
             _ => Ok((Sink::Discard, None)),
         }

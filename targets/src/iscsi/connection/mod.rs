@@ -12,7 +12,7 @@ mod timers;
 use std::collections::VecDeque;
 
 use super::Duration;
-use super::error::{CallError, CloseReason};
+use super::error::{CallError, CloseReason, Violation};
 use super::limits;
 use super::login::{Login, LoginIdentity, LoginStatus};
 use super::pdu::{
@@ -158,6 +158,13 @@ pub enum Event<'b> {
     DataOutComplete {
         /// Whose.
         task: TaskHandle,
+    },
+    /// The task has ended: its data came out of sequence. Forget it; the connection answers.
+    TaskFailed {
+        /// Whose.
+        task: TaskHandle,
+        /// What was wrong.
+        violation: Violation,
     },
     /// Do it, `abort_task` what it ends, then `complete_task_management`.
     TaskManagement {

@@ -34,6 +34,26 @@ pub(super) struct Deferred {
     pub residual: Residual,
 }
 
+/// Fixed-format sense data, ABORTED COMMAND, PROTOCOL SERVICE CRC ERROR (47h/05h): what §11.4.7.2 wants
+/// of a task that ends because data is missing or out of sequence.
+const SEQUENCE_ERROR_SENSE: [u8; 18] = [
+    0x70, 0, 0x0b, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x47, 0x05, 0, 0, 0, 0,
+];
+/// SAM-5 status CHECK CONDITION.
+const CHECK_CONDITION: u8 = 0x02;
+
+impl Deferred {
+    /// The end of a task whose data came out of sequence.
+    pub fn sequence_error(expected: u32) -> Self {
+        let residual = Residual::between(expected, 0);
+        Self {
+            status: CHECK_CONDITION,
+            sense: SEQUENCE_ERROR_SENSE.to_vec(),
+            residual,
+        }
+    }
+}
+
 /// Progress of the data to the target.
 #[derive(Debug)]
 pub(super) struct DataOutState {

@@ -160,6 +160,15 @@ impl Target {
                 };
                 self.connection.complete(task, outcome, &[]).unwrap();
             }
+            Event::TaskFailed { task, .. } => {
+                self.buffers.remove(&task);
+                let outcome = Outcome {
+                    status: 0,
+                    sense: &[],
+                    transfer_length: 0,
+                };
+                assert!(self.connection.complete(task, outcome, &[]).is_err());
+            }
             Event::TaskManagement {
                 request,
                 referenced,
