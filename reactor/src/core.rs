@@ -228,6 +228,10 @@ impl Drop for CoreShared {
 }
 
 /// How the world looks from this core: real, or simulated.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one per core; the real one is not to be behind another pointer"
+)]
 pub(crate) enum Driver {
     Uring(UringDriver),
     Sim(SimDriver),
@@ -239,9 +243,10 @@ pub(crate) struct Core {
     ready: RefCell<VecDeque<TaskRef>>,
     tasks: RefCell<Slab<TaskRef>>,
     pub(crate) timers: RefCell<Timers>,
-    pub(crate) pool: Pool,
     pub(crate) locals: crate::local::Locals,
+    /// Before the pool: what the ring has registered is freed after the ring.
     pub(crate) driver: Driver,
+    pub(crate) pool: Pool,
 }
 
 thread_local! {
@@ -395,10 +400,12 @@ impl Core {
             self.shared.drop_jobs();
             let tasks: Vec<TaskRef> = self.tasks.borrow_mut().drain().collect();
             self.ready.borrow_mut().clear();
-            if tasks.is_empty() && self.tasks.borrow().is_empty() {
+            tasks.iter().for_each(TaskRef::drop_future);
+            self.locals.clear();
+            // What was dropped may have started something in its last breath.
+            if self.tasks.borrow().is_empty() {
                 break;
             }
-            tasks.iter().for_each(TaskRef::drop_future);
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod sim;
 pub mod sync;
 mod task;
 pub mod time;
+mod timers;
 mod uring;
 
 pub use alloc::LocalFuture;

@@ -1,13 +1,14 @@
 //! Time as the reactor tells it: monotonic nanoseconds from the driver's clock (virtual in `sim`),
-//! timers, sleeping and time limits.
+//! sleeping and time limits. The timers themselves are in `timers`.
+
+pub(crate) use crate::timers::{TimerKey, Timers};
 
 use crate::core::{try_with_core, with_core};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::{Add, Sub};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A point of the reactor's monotonic clock, in nanoseconds since an arbitrary start.
@@ -49,51 +50,6 @@ impl Sub<Instant> for Instant {
 /// The clock of this core's driver. Panics outside a reactor.
 pub fn now() -> Instant {
     with_core(|core| core.now())
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct TimerKey(Instant, u64);
-
-/// The timers of one core.
-pub(crate) struct Timers {
-    waiting: BTreeMap<TimerKey, Waker>,
-    next: u64,
-}
-
-impl Timers {
-    pub(crate) fn new() -> Timers {
-        Timers {
-            waiting: BTreeMap::new(),
-            next: 0,
-        }
-    }
-
-    pub(crate) fn insert(&mut self, at: Instant, waker: Waker) -> TimerKey {
-        let key = TimerKey(at, self.next);
-        self.next += 1;
-        self.waiting.insert(key, waker);
-        key
-    }
-
-    pub(crate) fn remove(&mut self, key: TimerKey) {
-        self.waiting.remove(&key);
-    }
-
-    pub(crate) fn set_waker(&mut self, key: TimerKey, waker: &Waker) {
-        if let Some(known) = self.waiting.get_mut(&key) {
-            known.clone_from(waker);
-        }
-    }
-
-    /// When the next one is due.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.waiting.first_key_value().map(|(key, _)| key.0)
-    }
-
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Waker> {
-        let first = self.waiting.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
-    }
 }
 
 /// Waits until a point of time. See [`sleep`].

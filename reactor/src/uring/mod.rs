@@ -31,6 +31,8 @@ const CQ_ENTRIES: u32 = 8192;
 /// Operations in flight per core; more wait for one to end (R3). Polls, closes and cancellations
 /// come on top: their number is bounded by that of the descriptors.
 const MAX_IN_FLIGHT: usize = 4096;
+/// How long a core that ends leaves its operations alone before it cancels them.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 const _: () = assert!(MAX_IN_FLIGHT < CQ_ENTRIES as usize);
 
 /// `user_data` of submissions whose completion interests nobody.
@@ -284,12 +286,12 @@ impl UringDriver {
             if left.is_zero() {
                 return false;
             }
-            if left < limit / 2 && !std::mem::replace(&mut cancelled, true) {
+            if start.elapsed() >= DRAIN_GRACE && !std::mem::replace(&mut cancelled, true) {
                 // Something hangs: whatever the kernel has not begun yet need not begin.
                 let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
                 self.push(entry.user_data(NOBODY));
             }
-            self.submit_and_wait(Some(left.min(limit / 2)));
+            self.submit_and_wait(Some(left.min(DRAIN_GRACE)));
             self.run_completions();
         }
     }

@@ -27,7 +27,6 @@ union RawAddr {
     any: libc::sockaddr,
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
-    storage: libc::sockaddr_storage,
 }
 
 fn to_raw(addr: SocketAddr) -> (RawAddr, libc::socklen_t) {
