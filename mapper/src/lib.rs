@@ -1,2 +1,26 @@
-//! Thin volumes.
+//! The mapper: catalogue, maps and volumes. A resource is a map from offsets to objects; the logic
+//! works on maps and never copies data. `FORMAT.md` draws every byte that it keeps.
 #![forbid(unsafe_code)]
+
+mod budget;
+mod catalogue;
+mod core_state;
+pub mod error;
+pub mod format;
+mod gc;
+mod handle;
+mod local;
+mod mapper;
+pub mod meta;
+mod pool;
+pub mod types;
+mod volume;
+
+pub use catalogue::{
+    ExportInfo, MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, MapperConfig, NewPool, NewVolume, PoolFactory,
+    PoolInfo, VOLUME_SIZE_UNIT, VolumeInfo,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use handle::VolumeHandle;
+pub use mapper::Mapper;
+pub use volume::{MAX_IO_BYTES, Segments, VolumeCounters, VolumeShared};
