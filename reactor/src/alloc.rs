@@ -15,8 +15,8 @@ const GRAIN: usize = 64;
 /// Largest recycled block in bytes.
 const MAX_BLOCK: usize = 8192;
 const CLASSES: usize = MAX_BLOCK / GRAIN;
-/// Free blocks kept per class and thread; more go back to the heap.
-const MAX_FREE: usize = 4096;
+/// Bytes of free blocks kept per class and thread; more go back to the heap.
+const MAX_FREE_BYTES: usize = 4 << 20;
 
 const _: () = assert!(MAX_BLOCK.is_multiple_of(GRAIN));
 
@@ -50,6 +50,17 @@ fn class_of(layout: Layout) -> Option<usize> {
         .then(|| layout.size().max(1).div_ceil(GRAIN) - 1)
 }
 
+/// What is asked of the heap for `layout`; never of size zero.
+fn real_layout(layout: Layout) -> Layout {
+    match class_of(layout) {
+        Some(index) => class_layout(index),
+        None if layout.size() == 0 => {
+            Layout::from_size_align(layout.align(), layout.align()).expect("as small as its align")
+        }
+        None => layout,
+    }
+}
+
 /// Memory of at least `layout`, to be returned with [`release`] and the same layout, on any thread.
 pub(crate) fn acquire(layout: Layout) -> NonNull<u8> {
     let class = class_of(layout);
@@ -58,9 +69,8 @@ pub(crate) fn acquire(layout: Layout) -> NonNull<u8> {
     {
         return block;
     }
-    let real = class.map_or(layout, class_layout);
-    assert!(real.size() > 0);
-    // SAFETY: the size is not zero, asserted above.
+    let real = real_layout(layout);
+    // SAFETY: the size is not zero.
     let block = unsafe { std::alloc::alloc(real) };
     NonNull::new(block).unwrap_or_else(|| handle_alloc_error(real))
 }
@@ -74,7 +84,7 @@ pub(crate) unsafe fn release(block: NonNull<u8>, layout: Layout) {
     if let Some(index) = class {
         let kept = FREE.try_with(|free| {
             let list = &mut free.borrow_mut().classes[index];
-            let room = list.len() < MAX_FREE;
+            let room = list.len() < MAX_FREE_BYTES / class_layout(index).size();
             if room {
                 list.push(block);
             }
@@ -85,7 +95,7 @@ pub(crate) unsafe fn release(block: NonNull<u8>, layout: Layout) {
         }
     }
     // SAFETY: the caller's contract; blocks of a class were allocated with the class's layout.
-    unsafe { std::alloc::dealloc(block.as_ptr(), class.map_or(layout, class_layout)) };
+    unsafe { std::alloc::dealloc(block.as_ptr(), real_layout(layout)) };
 }
 
 /// A boxed `!Send` future in recycled memory: what object-safe asynchronous traits return.
@@ -172,6 +182,16 @@ mod tests {
         let big = [3_u8; 3 * MAX_BLOCK];
         let mut large = LocalFuture::new(async move { big[17] });
         assert_eq!(Pin::new(&mut large).poll(&mut cx), Poll::Ready(3));
+        #[repr(align(256))]
+        struct Nothing;
+        impl Future for Nothing {
+            type Output = usize;
+            fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<usize> {
+                Poll::Ready(std::ptr::from_ref(&*self) as usize % 256)
+            }
+        }
+        let mut aligned = LocalFuture::new(Nothing);
+        assert_eq!(Pin::new(&mut aligned).poll(&mut cx), Poll::Ready(0));
         let mut none = LocalFuture::new(async {});
         assert_eq!(Pin::new(&mut none).poll(&mut cx), Poll::Ready(()));
     }

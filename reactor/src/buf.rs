@@ -5,8 +5,9 @@
 use crate::core::{CoreId, try_with_core};
 use crossbeam::queue::ArrayQueue;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::RefCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -50,9 +51,19 @@ unsafe impl Sync for Block {}
 struct PoolShared {
     core: CoreId,
     region: Region,
+    headers: Headers,
     returned: ArrayQueue<u32>,
     free: AtomicUsize,
 }
+
+/// Where the `Block`s of the pool are while they are out, one place for each.
+struct Headers(Box<[UnsafeCell<MaybeUninit<Block>>]>);
+
+// SAFETY: a place is written by the pool's core while its block is in the free list, and read by
+// whoever drops the last count; the return through the list orders the two.
+unsafe impl Send for Headers {}
+// SAFETY: as above.
+unsafe impl Sync for Headers {}
 
 struct Region {
     start: NonNull<u8>,
@@ -116,6 +127,12 @@ impl Pool {
         let shared = PoolShared {
             core,
             region,
+            headers: Headers(
+                places
+                    .iter()
+                    .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
+                    .collect(),
+            ),
             returned: ArrayQueue::new(places.len().max(1)),
             free: AtomicUsize::new(places.len()),
         };
@@ -165,7 +182,17 @@ impl Pool {
             shared: self.shared.clone(),
             index,
         };
-        Some(Buf::from_block(data, CLASS_SIZES[place.class], len, origin))
+        let header = NonNull::from(&self.shared.headers.0[index as usize]).cast::<Block>();
+        let block = Block {
+            refs: AtomicU32::new(1),
+            data,
+            capacity: CLASS_SIZES[place.class],
+            origin,
+        };
+        // SAFETY: the block was free, so nobody refers to its header; the pool outlives it by the
+        // count in its origin.
+        unsafe { header.write(block) };
+        Some(Buf { block: header, len })
     }
 
     fn give_back(&self, index: u32) {
@@ -445,7 +472,10 @@ unsafe fn drop_count(place: NonNull<Block>) {
     // SAFETY: last count: nobody else can reach the block; it is read out once, its memory freed.
     let block = unsafe {
         let block = place.read();
-        crate::alloc::release(place.cast(), Layout::new::<Block>());
+        // A pool keeps the places of its blocks itself.
+        if !matches!(block.origin, Origin::Pool { .. }) {
+            crate::alloc::release(place.cast(), Layout::new::<Block>());
+        }
         block
     };
     match block.origin {
@@ -508,5 +538,72 @@ mod tests {
     fn buffers_are_aligned() {
         assert!(Buf::alloc(17).freeze().is_aligned());
         assert!(SharedBuf::zeros(512).is_aligned());
+    }
+
+    /// Everything that the pool can give for requests of `len` bytes.
+    fn take_all(pool: &Pool, len: usize) -> Vec<Buf> {
+        std::iter::from_fn(|| pool.take(len)).collect()
+    }
+
+    #[test]
+    fn a_used_up_pool_gives_none_and_no_two_buffers_overlap() {
+        let pool = Pool::new(CoreId(0), 8 << 20);
+        let mut all = Vec::new();
+        for len in CLASS_SIZES {
+            all.extend(take_all(&pool, len));
+        }
+        assert_eq!(all.len(), pool.places.len());
+        assert_eq!(pool.shared.free.load(Ordering::Relaxed), 0);
+        let (start, len) = pool.region();
+        let mut next = start as usize;
+        all.sort_by_key(|buf| buf.as_ptr());
+        for buf in &all {
+            assert!(buf.as_ptr() as usize >= next, "overlap");
+            assert_eq!(
+                buf.offset_in(&pool),
+                Some(buf.as_ptr() as usize - start as usize)
+            );
+            next = buf.as_ptr() as usize + buf.capacity();
+        }
+        assert!(next <= start as usize + len);
+        assert_eq!(Buf::alloc(4096).offset_in(&pool), None);
+    }
+
+    #[test]
+    fn small_requests_do_not_take_the_large_blocks() {
+        let pool = Pool::new(CoreId(0), 8 << 20);
+        drop(take_all(&pool, 1));
+        let small = take_all(&pool, 1);
+        assert!(small.iter().all(|buf| buf.capacity() <= CLASS_SIZES[1]));
+        assert!(pool.take(CLASS_SIZES[3]).is_some());
+    }
+
+    #[test]
+    fn buffers_dropped_on_other_threads_come_home_also_after_the_pool_is_gone() {
+        let pool = Pool::new(CoreId(0), 4 << 20);
+        for _ in 0..10 {
+            let mut all = take_all(&pool, 4096);
+            let count = all.len();
+            assert!(count > 16);
+            for (number, buf) in all.iter_mut().enumerate() {
+                buf.fill(number as u8);
+            }
+            let shared: Vec<SharedBuf> = all.into_iter().map(Buf::freeze).collect();
+            let clones = shared.clone();
+            let threads = [shared, clones].map(|part| {
+                std::thread::spawn(move || {
+                    for (number, buf) in part.into_iter().enumerate() {
+                        assert!(buf.iter().all(|byte| *byte == number as u8));
+                    }
+                })
+            });
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(take_all(&pool, 4096).len(), count);
+        }
+        let last = pool.take(4096).unwrap();
+        drop(pool);
+        std::thread::spawn(move || drop(last)).join().unwrap();
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod fs;
 pub(crate) mod net;
 mod op;
+mod room;
 mod setup;
 mod socket;
 
@@ -13,7 +14,8 @@ use crate::time::Instant;
 use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, types};
-use op::{Completion, Head, PollTarget, PollToken, Room};
+use op::{Completion, Head, PollTarget, PollToken};
+use room::Room;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +23,6 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Submissions that one `io_uring_enter` takes at most.
@@ -59,7 +60,7 @@ pub(crate) struct UringDriver {
     /// Submissions that found the queue full and the kernel unwilling to take it.
     backlog: RefCell<VecDeque<Entry>>,
     done: RefCell<VecDeque<(u64, Completion)>>,
-    room: Room,
+    room: Rc<Room>,
     start: std::time::Instant,
     fixed_buffers: bool,
     has_ftruncate: bool,
@@ -96,7 +97,7 @@ impl UringDriver {
             ring: RefCell::new(ring),
             backlog: RefCell::new(VecDeque::new()),
             done: RefCell::new(VecDeque::with_capacity(CQ_ENTRIES as usize)),
-            room: Room::default(),
+            room: Rc::new(Room::new(MAX_IN_FLIGHT)),
             start: clock_start(),
             fixed_buffers,
             has_ftruncate,
@@ -119,13 +120,9 @@ impl UringDriver {
         self.counts.set(counts);
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.room.poll(MAX_IN_FLIGHT, cx)
-    }
-
     /// Queues a submission; the turn's end hands it to the kernel.
     fn push(&self, entry: Entry) {
-        self.room.in_flight.set(self.room.in_flight.get() + 1);
+        self.room.began();
         self.count(|counts| counts.submissions += 1);
         let mut backlog = self.backlog.borrow_mut();
         if !backlog.is_empty() || !self.try_push(&entry) {
@@ -221,7 +218,7 @@ impl UringDriver {
     pub(crate) fn run_completions(&self) {
         while let Some((user_data, completion)) = { self.done.borrow_mut().pop_front() } {
             if !io_uring::cqueue::more(completion.flags) {
-                self.room.ended(MAX_IN_FLIGHT);
+                self.room.ended();
             }
             match user_data {
                 NOBODY => {}
@@ -279,7 +276,7 @@ impl UringDriver {
         loop {
             self.submit_and_reap();
             self.run_completions();
-            if self.room.in_flight.get() == 0 {
+            if self.room.in_flight() == 0 {
                 return true;
             }
             let left = limit.saturating_sub(start.elapsed());

@@ -6,10 +6,11 @@
 use crate::alloc::{acquire, release};
 use crate::core::{Core, Driver, with_core};
 use crate::uring::UringDriver;
+use crate::uring::room::enter;
 use io_uring::squeue::Entry;
 use std::alloc::Layout;
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::cell::RefCell;
+use std::future::Future;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -73,7 +74,7 @@ struct Op<P: Payload> {
 
 /// Runs an operation on this core's ring and gives back its result and what it owned.
 pub(super) async fn run<P: Payload>(payload: P) -> (i32, P) {
-    poll_fn(|cx| with_uring(|driver| driver.poll_room(cx))).await;
+    enter(with_uring(|driver| driver.room.clone())).await;
     start(payload).await
 }
 
@@ -255,35 +256,4 @@ unsafe fn complete_poll<T: PollTarget>(head: NonNull<Head>, completion: Completi
         target
     };
     target.polled(events, false);
-}
-
-/// Tasks that wait until the ring has room for another operation.
-#[derive(Default)]
-pub(super) struct Room {
-    pub(super) in_flight: Cell<usize>,
-    waiting: RefCell<Vec<Waker>>,
-}
-
-impl Room {
-    pub(super) fn poll(&self, limit: usize, cx: &mut Context<'_>) -> Poll<()> {
-        if self.in_flight.get() < limit {
-            return Poll::Ready(());
-        }
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|known| known.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// Wakes them all: one that was dropped meanwhile must not swallow another's turn.
-    pub(super) fn ended(&self, limit: usize) {
-        let left = self.in_flight.get() - 1;
-        self.in_flight.set(left);
-        if left < limit {
-            for waker in self.waiting.take() {
-                waker.wake();
-            }
-        }
-    }
 }
