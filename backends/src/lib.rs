@@ -3,6 +3,7 @@
 //! What objects mean, and which are alive, is the mapper's business.
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 mod check;
 mod error;
 mod finish;
@@ -12,6 +13,7 @@ mod slot;
 mod store;
 mod types;
 
+pub use chaos::{Chaos, ChaosHandle, ChaosOptions};
 pub use error::{Error, ErrorKind, Result};
 pub use memory::{MemoryOptions, MemoryPool};
 pub use null::{NullOptions, NullPool};

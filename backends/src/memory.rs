@@ -13,6 +13,7 @@ use crate::{
 use atoll_reactor::RemoteError;
 use atoll_reactor::{Buf, CoreHandle, LocalFuture, SharedBuf, core_id, cores, yield_now};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -169,18 +170,15 @@ impl Inner {
         id: ObjectId,
         mode: WriteMode,
     ) -> Result<&'s mut Object> {
-        if !shard.objects.contains_key(&id) {
-            if mode == WriteMode::Existing {
-                return Err(check::missing(op, id));
+        match shard.objects.entry(id) {
+            Entry::Occupied(object) => Ok(object.into_mut()),
+            Entry::Vacant(_) if mode == WriteMode::Existing => Err(check::missing(op, id)),
+            Entry::Vacant(place) => {
+                self.charge(OBJECT_COST)?;
+                let blocks = vec![Block::Unwritten; self.properties.object_size.blocks() as usize];
+                Ok(place.insert(Object { blocks, stored: 0 }))
             }
-            self.charge(OBJECT_COST)?;
-            let blocks = vec![Block::Unwritten; self.properties.object_size.blocks() as usize];
-            shard.objects.insert(id, Object { blocks, stored: 0 });
         }
-        shard
-            .objects
-            .get_mut(&id)
-            .ok_or_else(|| check::missing(op, id))
     }
 
     fn read(&self, shard: &Shard, id: ObjectId, range: BlockRange) -> Result<SharedBuf> {
