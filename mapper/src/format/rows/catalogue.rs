@@ -61,6 +61,8 @@ pub struct RunState {
     pub clean: bool,
     /// Number of starts.
     pub starts: u64,
+    /// Number of the last start that followed an unclean stop; 0 if there was none.
+    pub unclean: u64,
 }
 
 impl Row for RunState {
@@ -68,6 +70,7 @@ impl Row for RunState {
         body(|out| {
             out.u8(self.clean.into());
             out.u64(self.starts);
+            out.u64(self.unclean);
         })
     }
 
@@ -76,6 +79,7 @@ impl Row for RunState {
             Ok(RunState {
                 clean: r.flag()?,
                 starts: r.u64()?,
+                unclean: r.u64()?,
             })
         })
     }

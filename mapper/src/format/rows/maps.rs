@@ -58,6 +58,8 @@ pub struct NodeRow {
     pub cut: Generation,
     /// Where the head creates objects; `None`: none taken yet.
     pub current: Option<Generation>,
+    /// Number of the start that left `current`.
+    pub run: u64,
     /// Bytes, a multiple of the object size: entries at or beyond are being dropped. Panics, when
     /// encoded, on `u64::MAX`, which means none.
     pub trim: Option<u64>,
@@ -81,6 +83,7 @@ impl Row for NodeRow {
             out.u64(self.inherit_end);
             out.u64(self.cut.get());
             out.u64(self.current.map_or(0, Generation::get));
+            out.u64(self.run);
             out.u64(self.trim.unwrap_or(NO_TRIM));
             out.u16(self.depth);
         })
@@ -103,6 +106,7 @@ impl Row for NodeRow {
                 inherit_end: r.u64()?,
                 cut: generation(r)?,
                 current: Some(generation(r)?).filter(|current| *current != Generation::ZERO),
+                run: r.u64()?,
                 trim: Some(r.u64()?).filter(|trim| *trim != NO_TRIM),
                 depth: r.u16()?,
             })
