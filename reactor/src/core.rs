@@ -464,7 +464,8 @@ impl CoreHandle {
         }
     }
 
-    /// Starts, on that core, the future that `make` returns there. Does not wait.
+    /// Starts, on that core, the future that `make` returns there. Does not wait. On the core itself
+    /// it never fails for want of room.
     pub fn spawn<F, Fut>(&self, make: F) -> Result<(), RemoteError>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -472,6 +473,11 @@ impl CoreHandle {
     {
         if self.shared.closed.load(Ordering::SeqCst) {
             return Err(RemoteError::Closed);
+        }
+        if try_with_core(|core| Arc::ptr_eq(&core.shared, &self.shared)) == Some(true) {
+            // Here: no need of the inbox, which only we could make room in.
+            spawn_detached(async move { make().await });
+            return Ok(());
         }
         self.shared
             .inbox
@@ -487,7 +493,7 @@ impl CoreHandle {
     }
 
     /// Runs a future on that core and waits for what it returns. May be awaited from any executor.
-    /// On the core itself it runs in place.
+    /// On the core itself it becomes a task like any other.
     pub async fn call<F, Fut, T>(&self, make: F) -> Result<T, RemoteError>
     where
         F: FnOnce() -> Fut + Send + 'static,

@@ -22,6 +22,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// Cores of one runtime.
 const MAX_CORES: usize = 1024;
 
+/// Largest buffer pool of one core in bytes.
+const MAX_BUFFER_BYTES: usize = 64 << 30;
+
 /// How a core waits for work (R5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PollMode {
@@ -42,7 +45,7 @@ pub struct RuntimeConfig {
     pub poll: PollMode,
     /// How long `Adaptive` spins after the last work.
     pub spin: Duration,
-    /// Bytes of the buffer pool per core.
+    /// Bytes of the buffer pool per core, at most 64 GiB; 0 for none.
     pub buffer_bytes: usize,
 }
 
@@ -75,6 +78,12 @@ fn check(config: &RuntimeConfig) -> io::Result<()> {
         let count = config.cpus.len();
         return invalid(format!(
             "{count} CPUs for reactors: 1 to {MAX_CORES} are possible"
+        ));
+    }
+    if config.buffer_bytes > MAX_BUFFER_BYTES {
+        let bytes = config.buffer_bytes;
+        return invalid(format!(
+            "{bytes} bytes of buffers per core: at most {MAX_BUFFER_BYTES} are possible"
         ));
     }
     let available = available_cpus();

@@ -283,12 +283,57 @@ fn helper_threads_take_more_work_than_their_queue_holds_and_pass_panics_on() {
 
 #[test]
 fn a_runtime_that_cannot_be_is_refused_with_the_reason() {
-    for (cpus, reason) in [(vec![], "0 CPUs"), (vec![100_000], "CPU 100000 is not")] {
+    let usual = RuntimeConfig::default().buffer_bytes;
+    for (cpus, buffer_bytes, reason) in [
+        (vec![], usual, "0 CPUs"),
+        (vec![100_000], usual, "CPU 100000 is not"),
+        (vec![0], usize::MAX, "bytes of buffers"),
+    ] {
         let config = RuntimeConfig {
             cpus,
+            buffer_bytes,
             ..RuntimeConfig::default()
         };
         let error = Runtime::start(config).err().unwrap().to_string();
         assert!(error.contains(reason), "{error}");
     }
+}
+
+/// Not a test of its own: the child of the one below.
+#[test]
+fn child_whose_task_panics() {
+    if std::env::var_os("ATOLL_TEST_PANIC").is_none() {
+        println!("skipped: runs as a child only");
+        return;
+    }
+    let runtime = start(2, PollMode::Adaptive);
+    let _ = runtime.run(|| async {
+        cores()[1].spawn(|| async { panic!("on purpose") }).unwrap();
+        std::future::pending::<()>().await;
+    });
+}
+
+#[test]
+fn a_panic_on_one_core_ends_the_whole_process_and_says_why() {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_whose_task_panics", "--nocapture"])
+        .env("ATOLL_TEST_PANIC", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success());
+    assert!(said.contains("on purpose"), "{said}");
+    assert!(said.contains("core 1 has panicked"), "{said}");
+}
+
+#[test]
+fn a_core_calls_itself_without_its_inbox() {
+    run(|| async {
+        let here = cores()[0].clone();
+        // More than an inbox holds, none of them begun yet.
+        for _ in 0..10_000 {
+            here.spawn(|| async {}).unwrap();
+        }
+        assert_eq!(here.call(|| async { 7 }).await, Ok(7));
+    });
 }

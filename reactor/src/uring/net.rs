@@ -59,7 +59,10 @@ struct Readiness {
 impl PollTarget for Readiness {
     fn polled(&self, events: u32, armed: bool) {
         if !armed {
+            // Nobody would tell the waiters any more: they try, and arm it again if need be.
             self.poll.set(None);
+            self.input.set_ready();
+            self.output.set_ready();
         }
         if events & ENDED != 0 {
             self.ended.set(true);
