@@ -1,8 +1,9 @@
 //! `atoll serve` under test: started on free ports, asked through its CLI, stopped, killed and started again.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -36,6 +37,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Where its log goes, over restarts.
     pub log: PathBuf,
+    /// Where it serves iSCSI.
+    pub iscsi: String,
     /// Further arguments of `atoll serve`.
     pub args: Vec<String>,
 }
@@ -46,6 +49,7 @@ impl Options {
         Options {
             data: dir.join("data"),
             log: dir.join("log"),
+            iscsi: "127.0.0.1:0".into(),
             args: Vec::new(),
         }
     }
@@ -62,7 +66,7 @@ impl Options {
         command
             .args(["serve", "--data"])
             .arg(&self.data)
-            .args(["--iscsi", "127.0.0.1:0"])
+            .args(["--iscsi", &self.iscsi])
             .args(&self.args);
         // What the environment of who runs the tests says must not lead to another daemon.
         command.env_remove("ATOLL_DATA").env_remove("ATOLL_ADMIN");
@@ -203,6 +207,53 @@ impl Daemon {
         (self.options.clone(), status)
     }
 
+    /// A request to the admin API itself, for what the CLI would be too slow for; panics unless it succeeds.
+    pub fn post(&self, path: &str, body: &Value) {
+        let mut socket = UnixStream::connect(&self.admin)
+            .unwrap_or_else(|e| panic!("{}: {e}", self.admin.display()));
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: atoll\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut answer = String::new();
+        socket
+            .write_all(request.as_bytes())
+            .and_then(|()| socket.read_to_string(&mut answer))
+            .unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert!(answer.starts_with("HTTP/1.1 20"), "{path} {body}: {answer}");
+    }
+
+    /// CPU time that it has used, user and system, in clock ticks.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // proc(5): fields 14 and 15, counted from behind the program's name, which is field 2.
+        let fields = stat
+            .rsplit_once(") ")
+            .expect("a name")
+            .1
+            .split(' ')
+            .skip(14 - 3)
+            .take(2);
+        fields
+            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .sum()
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS");
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number")
+    }
+
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -223,6 +274,15 @@ impl Drop for Daemon {
             );
         }
     }
+}
+
+/// Checks the data directory of a stopped daemon; panics unless it is clean.
+pub fn fsck(data: &Path) {
+    process::succeed(
+        process::command(binary())
+            .args(["fsck", "--data"])
+            .arg(data),
+    );
 }
 
 fn how(ended: Option<ExitStatus>) -> String {

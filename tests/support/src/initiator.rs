@@ -12,6 +12,8 @@ use atoll_libiscsi_sys as sys;
 /// Seconds after which libiscsi gives a command up.
 const TIMEOUT_S: i32 = 60;
 const LUN: i32 = 0;
+/// Logins that may end in a unit attention, which libiscsi takes for a failure.
+const MAX_LOGINS: u32 = 4;
 /// Bytes of a block; all of this speaks of 512-byte LBAs.
 pub const SECTOR: usize = 512;
 
@@ -26,6 +28,12 @@ pub enum Failure {
         sense_key: u32,
         ascq: i32,
     },
+}
+
+impl Failure {
+    pub fn is_disconnect(&self) -> bool {
+        matches!(self, Failure::Connection(_))
+    }
 }
 
 impl fmt::Display for Failure {
@@ -66,6 +74,19 @@ impl Initiator {
     /// # Errors
     /// Whatever the target or the network says to that.
     pub fn login(portal: SocketAddr, target: &str, name: &str) -> Result<Self, Failure> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match Self::login_once(portal, target, name) {
+                // Told once per new nexus: nothing is wrong.
+                Err(Failure::Connection(why))
+                    if why.contains("UNIT_ATTENTION") && attempt < MAX_LOGINS => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn login_once(portal: SocketAddr, target: &str, name: &str) -> Result<Self, Failure> {
         let (name, target) = (c_string(name), c_string(target));
         let portal = c_string(&portal.to_string());
         // SAFETY: a NUL-terminated string that outlives the call, which copies it.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,34 @@ pub fn send(child: &Child, signal: Signal) {
         "kill({pid}, {signal:?}): {}",
         io::Error::last_os_error()
     );
+}
+
+/// A command and all that it starts, killed together when this is dropped.
+pub struct Group(pub Child);
+
+impl Group {
+    pub fn spawn(command: &mut Command) -> Self {
+        Group(
+            command
+                .process_group(0)
+                .spawn()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        )
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Ok(pid) = libc::pid_t::try_from(self.0.id()) {
+            // SAFETY: plain values. The group is ours: its leader has not been waited for, or what it started is
+            // still in it, and an empty group is only an error.
+            #[allow(unsafe_code, reason = "std knows no groups")]
+            unsafe {
+                libc::kill(-pid, libc::SIGKILL)
+            };
+        }
+        let _ = self.0.wait();
+    }
 }
 
 /// Waits for the end of a child; panics when it takes longer than [`PATIENCE`].

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Runs every test and says at the end how many passed; `make test` and `make soak` call it.
+#
+# environment: ATOLL_SOAK=1 for the long modes, TEST_ARGS for cargo (such as a test's name), CARGO
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo=${CARGO:-cargo}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+profile=default
+[ "${ATOLL_SOAK:-0}" = 0 ] || profile=soak
+# shellcheck disable=SC2206  # several words
+args=(--workspace --locked ${TEST_ARGS:-})
+
+if "$cargo" nextest --version >/dev/null 2>&1; then
+    "$cargo" nextest run --profile "$profile" "${args[@]}" 2>&1 | tee -a "$log"
+else
+    "$cargo" test --lib --bins --tests "${args[@]}" 2>&1 | tee -a "$log"
+fi
+if [ -z "${TEST_ARGS:-}" ]; then            # documentation's examples: nextest does not run them
+    "$cargo" test --doc "${args[@]}" 2>&1 | tee -a "$log"
+fi
+
+# nextest: "Summary [ 1.8s] 13 tests run: 13 passed, 0 skipped"; cargo test: "test result: ok. 13 passed; 0 failed; ..."
+sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
+    /tests? run: .* passed/ || /^test result: / {
+        for (word = 2; word <= NF; word++) if ($word ~ /^passed[,;]?$/) sum += $(word - 1)
+    }
+    END { print sum + 0 " passed" }'

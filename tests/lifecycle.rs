@@ -1,0 +1,167 @@
+//! Starting, stopping and being idle.
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests run on threads that may block"
+)]
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use atoll_e2e::daemon::{IQN, fsck};
+use atoll_e2e::initiator::{Durability, Initiator};
+use atoll_e2e::process::Signal;
+use atoll_e2e::{Daemon, Options, Scratch};
+use serde_json::json;
+
+const INITIATOR: &str = "iqn.2026-11.test:lifecycle";
+const SECTOR: usize = 512;
+
+fn login(daemon: &Daemon, volume: &str) -> Initiator {
+    Initiator::login(daemon.iscsi(), &format!("{IQN}:{volume}"), INITIATOR)
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn sigterm_keeps_even_what_was_not_flushed_and_a_restart_serves_it() {
+    for signal in [Signal::Term, Signal::Int] {
+        let scratch = Scratch::new();
+        let daemon = Daemon::start(Options::in_dir(scratch.path()));
+        daemon.export_new("vol", "16M", &[]);
+        let mut data = vec![0x42; 64 * SECTOR];
+        login(&daemon, "vol")
+            .write(100, &mut data, Durability::Flush)
+            .unwrap_or_else(|e| panic!("{e}"));
+        daemon.signal(signal);
+        let (options, status) = daemon.wait();
+        assert!(status.success(), "{signal:?}: {status}");
+        fsck(&options.data);
+        let daemon = Daemon::start(options);
+        let read = login(&daemon, "vol")
+            .read(100, 64)
+            .unwrap_or_else(|e| panic!("{e}"));
+        assert!(read == data, "{signal:?}: other data after the restart");
+    }
+}
+
+#[test]
+fn a_second_sigterm_ends_a_stop_that_waits_for_an_initiator() {
+    let scratch = Scratch::new();
+    let mut daemon = Daemon::start(Options::in_dir(scratch.path()));
+    daemon.export_new("vol", "16M", &[]);
+    let mut deaf = login(&daemon, "vol"); // answers nothing: libiscsi runs only inside its calls
+    let mut data = vec![0x17; SECTOR];
+    deaf.write(0, &mut data, Durability::Now)
+        .unwrap_or_else(|e| panic!("{e}"));
+    daemon.signal(Signal::Term);
+    if daemon.is_running() {
+        daemon.signal(Signal::Term);
+    }
+    let (options, _status) = daemon.wait();
+    let daemon = Daemon::start(options);
+    let read = login(&daemon, "vol")
+        .read(0, 1)
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert!(read == data, "a write with FUA was lost");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_data_is_refused_and_the_first_goes_on() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(Options::in_dir(scratch.path()));
+    daemon.export_new("vol", "16M", &[]);
+    let other = Options {
+        log: scratch.path().join("other-log"),
+        ..daemon.options().clone()
+    };
+    let (status, said) = other.start_refused();
+    assert!(!status.success(), "{status}");
+    assert!(
+        !said.contains("panicked") && !said.trim().is_empty(),
+        "{said}"
+    );
+    assert!(
+        login(&daemon, "vol").sectors().is_ok(),
+        "the first daemon no longer serves"
+    );
+}
+
+#[test]
+fn listening_beyond_loopback_needs_to_be_said() {
+    let scratch = Scratch::new();
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let open = Options {
+            iscsi: address.into(),
+            ..Options::in_dir(scratch.path())
+        };
+        let (status, said) = open.start_refused();
+        assert!(!status.success(), "{address}: {status}");
+        assert!(
+            said.contains("--insecure-no-auth"),
+            "{address}: says no way out: {said}"
+        );
+    }
+    let said = Options {
+        iscsi: "0.0.0.0:0".into(),
+        ..Options::in_dir(scratch.path())
+    }
+    .arg("--insecure-no-auth");
+    let (_options, status) = Daemon::start(said).stop();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn an_unknown_option_of_the_configuration_is_refused_by_name() {
+    let scratch = Scratch::new();
+    let config = scratch.path().join("atoll.toml");
+    fs::write(&config, "[iscsi]\nqueue_dept = 3\n").expect("write");
+    let options = Options::in_dir(scratch.path())
+        .arg("--config")
+        .arg(config.to_str().expect("UTF-8"));
+    let (status, said) = options.start_refused();
+    assert!(
+        !status.success() && said.contains("queue_dept"),
+        "{status}: {said}"
+    );
+}
+
+/// R5: under 1 % of a core over 10 s, at most 150 MiB.
+#[test]
+fn a_daemon_with_a_thousand_volumes_is_idle_and_small() {
+    const VOLUMES: usize = 1000;
+    const WINDOW: Duration = Duration::from_secs(10);
+    const WINDOWS: usize = 3; // the last of the work of creating them may reach into the first
+    const TICKS_PER_SECOND: u64 = 100; // USER_HZ, the same on every Linux
+    const MAX_RSS_KIB: u64 = 150 << 10;
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(Options::in_dir(scratch.path()));
+    for index in 0..VOLUMES {
+        let name = format!("vol{index}");
+        daemon.post(
+            "/v1/volumes",
+            &json!({ "name": name, "size": 10_u64 << 30 }),
+        );
+        daemon.post("/v1/exports", &json!({ "name": name }));
+    }
+    let daemon = Daemon::start(daemon.stop().0);
+    assert_eq!(
+        daemon.json(&["export", "list"]).as_array().map(Vec::len),
+        Some(VOLUMES)
+    );
+    let limit = WINDOW.as_secs() * TICKS_PER_SECOND / 100;
+    let mut used = Vec::new();
+    while used.len() < WINDOWS && used.last().is_none_or(|&ticks| ticks >= limit) {
+        let before = daemon.cpu_ticks();
+        thread::sleep(WINDOW);
+        used.push(daemon.cpu_ticks() - before);
+    }
+    let idle = used.last().is_some_and(|&ticks| ticks < limit);
+    assert!(
+        idle,
+        "CPU ticks in each {WINDOW:?}: {used:?}, limit {limit}"
+    );
+    let rss = daemon.rss_kib();
+    assert!(rss <= MAX_RSS_KIB, "{rss} KiB resident");
+    eprintln!("{VOLUMES} volumes: CPU ticks in {WINDOW:?}: {used:?}; {rss} KiB resident");
+}
