@@ -126,3 +126,10 @@ impl From<atoll_backends::Error> for Error {
         Error::with_source(kind, "object store", error)
     }
 }
+
+impl From<crate::format::FormatError> for Error {
+    /// Callers that know the row say which with [`Error::during`].
+    fn from(error: crate::format::FormatError) -> Error {
+        Error::with_source(ErrorKind::Corrupt, "metadata row", error)
+    }
+}

@@ -1,0 +1,162 @@
+//! The catalogue: which pools, resources and exports there are. It lives on core 0, where its verbs run
+//! one after the other; what a volume does with its data is the volume's business.
+//!
+//! **Invariant:** every change is one atomic batch of the metadata store (M7).
+
+mod exports;
+mod pools;
+mod start;
+mod volumes;
+
+pub use exports::ExportInfo;
+pub use pools::{NewPool, PoolFactory, PoolInfo};
+pub(crate) use start::start;
+pub use volumes::{MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, NewVolume, VOLUME_SIZE_UNIT, VolumeInfo};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{CounterKind, CounterRow, ExportRow, Key, PoolRow, Protocol, ResourceRow};
+use crate::handle::on_core;
+use crate::local::WaitQueue;
+use crate::meta::{Batch, MetaStore};
+use crate::types::{NodeId, PoolNumber, ResourceId, ResourceName};
+use crate::volume::VolumeShared;
+use atoll_backends::{Generation, Pool};
+use atoll_reactor::{CoreHandle, local};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How the mapper is set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapperConfig {
+    /// Bytes of resident map per core.
+    pub page_memory: usize,
+    /// How long an operation may wait for its store before its initiator is told.
+    pub io_timeout: Duration,
+}
+
+impl Default for MapperConfig {
+    fn default() -> MapperConfig {
+        MapperConfig {
+            page_memory: 64 << 20,
+            io_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+pub(crate) struct PoolEntry {
+    row: PoolRow,
+    /// Keeps it open, exclusively.
+    _pool: Arc<dyn Pool>,
+    /// End of the reserved generations, exclusive.
+    mark: Cell<Generation>,
+}
+
+pub(crate) struct ResourceEntry {
+    row: ResourceRow,
+    /// Set while it is open.
+    open: RefCell<Option<(CoreHandle, Arc<VolumeShared>)>>,
+}
+
+pub(crate) struct Catalogue {
+    meta: Arc<dyn MetaStore>,
+    factory: Arc<dyn PoolFactory>,
+    cores: Vec<CoreHandle>,
+    /// Number of this start, and of the last one after an unclean stop.
+    start: u64,
+    unclean: u64,
+    pools: RefCell<BTreeMap<PoolNumber, PoolEntry>>,
+    resources: RefCell<BTreeMap<ResourceId, ResourceEntry>>,
+    names: RefCell<BTreeMap<ResourceName, ResourceId>>,
+    exports: RefCell<BTreeMap<(ResourceId, Protocol), ExportRow>>,
+    next_node: Cell<u64>,
+    next_pool: Cell<u64>,
+    verb_runs: Cell<bool>,
+    verbs: WaitQueue,
+    stopping: Cell<bool>,
+}
+
+/// Held while a verb runs.
+pub(crate) struct VerbGuard(Rc<Catalogue>);
+
+impl Drop for VerbGuard {
+    fn drop(&mut self) {
+        self.0.verb_runs.set(false);
+        self.0.verbs.notify();
+    }
+}
+
+impl Catalogue {
+    /// One verb at a time.
+    async fn verb(self: &Rc<Self>) -> Result<VerbGuard> {
+        self.verbs
+            .until(|| (!self.verb_runs.replace(true)).then_some(()))
+            .await;
+        let guard = VerbGuard(self.clone());
+        if self.stopping.get() {
+            return Err(Error::new(ErrorKind::Closed, "the daemon is stopping"));
+        }
+        Ok(guard)
+    }
+
+    fn id_of(&self, name: &ResourceName) -> Result<ResourceId> {
+        self.names
+            .borrow()
+            .get(name)
+            .copied()
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no volume \"{name}\"")))
+    }
+
+    fn row(&self, id: ResourceId) -> Result<ResourceRow> {
+        let resources = self.resources.borrow();
+        resources
+            .get(&id)
+            .map(|entry| entry.row.clone())
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no resource {id}")))
+    }
+
+    /// A new node's number; used when the batch is committed, else left out.
+    fn new_node(&self, batch: &mut Batch) -> Result<NodeId> {
+        let number = self.next_node.get();
+        let next = number + 1;
+        self.next_node.set(next);
+        batch.put_row(Key::counter(CounterKind::Node), &CounterRow { next });
+        NodeId::new(number)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the counter of nodes is 0"))
+    }
+
+    /// The core on which a resource is at home.
+    fn home(&self, id: ResourceId) -> CoreHandle {
+        let number = u128::from_be_bytes(id.0) % self.cores.len() as u128;
+        self.cores[usize::try_from(number).expect("below the number of cores")].clone()
+    }
+}
+
+/// Where a core's generations of one pool come from.
+pub(crate) struct ChunkSource {
+    pub(crate) catalogue: CoreHandle,
+    pub(crate) pool: PoolNumber,
+}
+
+impl ChunkSource {
+    /// The start of a chunk of generations that is reserved durably, in the catalogue and in the pool.
+    pub(crate) async fn reserve(&self) -> Result<Generation> {
+        let pool = self.pool;
+        on_core(&self.catalogue, move || async move {
+            catalogue()?.reserve_chunk(pool).await
+        })
+        .await
+    }
+}
+
+/// The catalogue; on core 0 only.
+pub(crate) fn catalogue() -> Result<Rc<Catalogue>> {
+    local().ok_or_else(|| Error::new(ErrorKind::Closed, "the mapper is not running"))
+}
+
+fn unix_seconds() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}

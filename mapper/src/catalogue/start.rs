@@ -1,0 +1,297 @@
+//! Starting and stopping: what is read and written before the first verb and after the last I/O.
+
+use super::pools::PoolFactory;
+use super::{Catalogue, MapperConfig, PoolEntry, ResourceEntry, unix_seconds};
+use crate::budget::Budget;
+use crate::core_state::CoreState;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    CounterKind, CounterRow, ExportRow, Key, KeyRange, NodeRow, NodeState, ParsedKey, PoolRow,
+    ResourceRow, Row, RunState, Superblock, Table, open_row,
+};
+use crate::gc::{reap_node, resume_deletions};
+use crate::handle::on_core;
+use crate::meta::{Batch, Cursor, Durability, MetaStore, get_row};
+use crate::types::{InstanceId, NodeId};
+use atoll_reactor::{CoreHandle, set_local, spawn_detached, take_local};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Rows read at a time.
+const SCAN_ROWS: usize = 512;
+
+/// What the metadata store says of the runs before.
+struct Runs {
+    start: u64,
+    unclean: u64,
+}
+
+/// Opens the catalogue on core 0 and the mapper's part of every core. Runs on core 0.
+pub(crate) async fn start(
+    meta: Arc<dyn MetaStore>,
+    factory: Arc<dyn PoolFactory>,
+    instance: InstanceId,
+    cores: Vec<CoreHandle>,
+    config: MapperConfig,
+) -> Result<()> {
+    let runs = begin_run(&*meta, instance).await?;
+    for core in &cores {
+        let meta = meta.clone();
+        on_core(core, move || async move {
+            set_local(Rc::new(CoreState {
+                meta,
+                budget: Rc::new(Budget::new(config.page_memory)),
+                io_timeout: config.io_timeout,
+                pools: RefCell::default(),
+                volumes: RefCell::default(),
+            }));
+            Ok(())
+        })
+        .await?;
+    }
+    let counter = async |kind| -> Result<u64> {
+        let row: Option<CounterRow> = get_row(&*meta, &Key::counter(kind)).await?;
+        Ok(row.map_or(1, |row| row.next))
+    };
+    let catalogue = Rc::new(Catalogue {
+        next_node: Cell::new(counter(CounterKind::Node).await?),
+        next_pool: Cell::new(counter(CounterKind::PoolNumber).await?),
+        meta: meta.clone(),
+        factory,
+        cores,
+        start: runs.start,
+        unclean: runs.unclean,
+        pools: RefCell::default(),
+        resources: RefCell::default(),
+        names: RefCell::default(),
+        exports: RefCell::default(),
+        verb_runs: Cell::new(false),
+        verbs: Default::default(),
+        stopping: Cell::new(false),
+    });
+    set_local(catalogue.clone());
+    catalogue.load().await
+}
+
+/// Reads the superblock (writes it where the store is new) and marks the run as unclean until it
+/// has ended.
+async fn begin_run(meta: &dyn MetaStore, instance: InstanceId) -> Result<Runs> {
+    let superblock: Option<Superblock> = get_row(meta, &Key::superblock()).await?;
+    let state: Option<RunState> = get_row(meta, &Key::run_state()).await?;
+    let mut batch = Batch::new();
+    if superblock.is_none() {
+        batch.put_row(
+            Key::superblock(),
+            &Superblock::new(instance, unix_seconds()),
+        );
+    }
+    let runs = match state {
+        None => Runs {
+            start: 1,
+            unclean: 0,
+        },
+        Some(state) => {
+            let start = state.starts + 1;
+            Runs {
+                start,
+                unclean: if state.clean { state.unclean } else { start },
+            }
+        }
+    };
+    let state = RunState {
+        clean: false,
+        starts: runs.start,
+        unclean: runs.unclean,
+    };
+    batch.put_row(Key::run_state(), &state);
+    meta.commit(batch, Durability::Synced).await?;
+    Ok(runs)
+}
+
+impl Catalogue {
+    async fn load(self: &Rc<Self>) -> Result<()> {
+        self.load_pools().await?;
+        self.each_row(Table::Resource, |key, row: ResourceRow| {
+            if let ParsedKey::Resource(id) = key {
+                self.names.borrow_mut().insert(row.name.clone(), id);
+                let entry = ResourceEntry {
+                    row,
+                    open: RefCell::default(),
+                };
+                self.resources.borrow_mut().insert(id, entry);
+            }
+        })
+        .await?;
+        self.each_row(Table::Export, |key, row: ExportRow| {
+            if let ParsedKey::Export(id, protocol) = key {
+                self.exports.borrow_mut().insert((id, protocol), row);
+            }
+        })
+        .await?;
+        self.resume_nodes().await
+    }
+
+    async fn load_pools(self: &Rc<Self>) -> Result<()> {
+        let mut found = Vec::new();
+        self.each_row(Table::Pool, |key, row: PoolRow| {
+            if let ParsedKey::Pool(number) = key {
+                found.push((number, row));
+            }
+        })
+        .await?;
+        for (number, row) in found {
+            let entry: PoolEntry = self.open_pool(number, row).await?;
+            self.pools.borrow_mut().insert(number, entry);
+            let home = self.cores[number.get() as usize % self.cores.len()].clone();
+            on_core(&home, move || async move {
+                let state = crate::core_state::core_state()?;
+                resume_deletions(&state, &state.pool(number)?).await
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Nodes that were being deleted or trimmed when the last run ended.
+    async fn resume_nodes(self: &Rc<Self>) -> Result<()> {
+        let mut dying: Vec<(NodeId, NodeRow)> = Vec::new();
+        let mut trims: Vec<NodeId> = Vec::new();
+        self.each_row(Table::Node, |key, row: NodeRow| {
+            if let ParsedKey::Node(node) = key {
+                match row.state {
+                    NodeState::Dying => dying.push((node, row)),
+                    _ if row.trim.is_some() => trims.push(node),
+                    _ => {}
+                }
+            }
+        })
+        .await?;
+        for (node, row) in dying {
+            self.reap(node, row.pool);
+        }
+        if !trims.is_empty() {
+            let ids: Vec<_> = {
+                let resources = self.resources.borrow();
+                let of = |node: &NodeId| {
+                    resources
+                        .iter()
+                        .find(|(_, e)| e.row.node == *node)
+                        .map(|(id, _)| *id)
+                };
+                trims.iter().filter_map(of).collect()
+            };
+            for id in ids {
+                // Opening takes the trim up.
+                self.open_resource(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a dying node in the background, on the core that its pool's number says.
+    pub(super) fn reap(self: &Rc<Self>, node: NodeId, pool: crate::types::PoolNumber) {
+        let home = &self.cores[pool.get() as usize % self.cores.len()];
+        let started = home.spawn(move || async move {
+            if let Ok(state) = crate::core_state::core_state()
+                && let Ok(pool) = state.pool(pool)
+            {
+                reap_node(state.meta.clone(), pool, node).await;
+            }
+        });
+        if let Err(error) = started {
+            // The node stays dying; the next start takes it up.
+            tracing::warn!(%node, %error, "the deletion waits for the next start");
+        }
+    }
+
+    /// Calls `each` with every row of a table.
+    pub(super) async fn each_row<R: Row>(
+        &self,
+        table: Table,
+        mut each: impl FnMut(ParsedKey, R),
+    ) -> Result<()> {
+        let mut rows = Cursor::new(KeyRange::prefix(table));
+        loop {
+            let pairs = rows.next(&*self.meta, SCAN_ROWS).await?;
+            if pairs.is_empty() {
+                return Ok(());
+            }
+            for (key, value) in pairs {
+                let row = open_row(&key, &value)?;
+                let parsed = Key::parse(&key).ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::Corrupt,
+                        "a row of the catalogue has a malformed key",
+                    )
+                })?;
+                each(parsed, row);
+            }
+        }
+    }
+
+    /// Makes everything durable and marks the run as ended cleanly. Nothing is served any more.
+    pub(crate) async fn stop(self: &Rc<Self>) -> Result<()> {
+        let _verb = self.verb().await?;
+        self.stopping.set(true);
+        let mut clean = true;
+        let open: Vec<_> = {
+            let resources = self.resources.borrow();
+            let opened = |(id, e): (&_, &ResourceEntry)| {
+                e.open
+                    .borrow()
+                    .as_ref()
+                    .map(|(home, _)| (*id, home.clone()))
+            };
+            resources.iter().filter_map(opened).collect()
+        };
+        let run = self.start;
+        for (id, home) in open {
+            let ended = on_core(&home, move || async move {
+                let state = crate::core_state::core_state()?;
+                let volume = state.volume(id)?;
+                let row = volume.retire(run).await?;
+                let mut batch = Batch::new();
+                batch.set_frees(true);
+                batch.put_row(Key::node(volume.node()), &row);
+                state.meta.commit(batch, Durability::Unsynced).await?;
+                state.volumes.borrow_mut().remove(&id);
+                Ok(())
+            })
+            .await;
+            if let Err(error) = ended {
+                tracing::error!(volume = %id, %error, "the volume could not be closed cleanly");
+                clean = false;
+            }
+        }
+        if clean {
+            let mut batch = Batch::new();
+            batch.set_frees(true);
+            let state = RunState {
+                clean: true,
+                starts: self.start,
+                unclean: self.unclean,
+            };
+            batch.put_row(Key::run_state(), &state);
+            self.meta.commit(batch, Durability::Synced).await?;
+        }
+        for core in &self.cores {
+            on_core(core, || async {
+                take_local::<CoreState>();
+                Ok(())
+            })
+            .await?;
+        }
+        self.meta.close().await?;
+        spawn_detached(async {
+            take_local::<Catalogue>();
+        });
+        match clean {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Io,
+                "not every volume could be closed cleanly; the next start treats this one as a crash",
+            )),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Making a volume durable: sync the objects that were written, then commit the map as it was when
+//! the flush began. One flush of a volume runs at a time; those who ask meanwhile share the next.
+//!
+//! **Invariant:** data is durable before the map that names it is (M2); a failure is sticky (M4).
+
+use super::Volume;
+use super::pieces::pieces;
+use super::table::page_of;
+use crate::error::{ErrorKind, Result};
+use crate::format::EntryKind;
+use crate::gc::{put_dead, put_records, runs};
+use crate::local::WaitQueue;
+use crate::meta::{Batch, Durability};
+use atoll_backends::{ObjectId, ObjectIndex};
+use atoll_reactor::{sleep, spawn_detached};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Longest time that an acknowledged write stays undurable on a volume whose initiator never
+/// flushes, and that unmapped space stays allocated.
+const WRITE_BACK_INTERVAL: Duration = Duration::from_secs(5);
+/// Changed pages of one volume above which a commit is made without being asked for.
+const MAX_DIRTY_PAGES: usize = 4096;
+
+#[derive(Default)]
+pub(super) struct FlushState {
+    /// Flushes begun and ended; numbered from 1.
+    begun: Cell<u64>,
+    ended: Cell<u64>,
+    running: Cell<bool>,
+    /// A write-back is due.
+    armed: Cell<bool>,
+    waiting: WaitQueue,
+}
+
+impl Volume {
+    /// Everything acknowledged before is durable when it returns.
+    pub(crate) async fn flush(self: &Rc<Self>) -> Result<()> {
+        let volume = self.clone();
+        self.shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.limited("flush", async move { volume.flush_inside().await })
+            .await
+    }
+
+    /// [`Volume::flush`] inside of an operation that runs to its end.
+    pub(super) async fn flush_inside(&self) -> Result<()> {
+        let state = &self.flush;
+        // One that begins from now on carries all that was acknowledged before.
+        let wanted = state.begun.get() + 1;
+        loop {
+            if state.ended.get() >= wanted {
+                return self.check_fault();
+            }
+            if !state.running.replace(true) {
+                let number = state.begun.get() + 1;
+                state.begun.set(number);
+                let outcome = self.flush_once().await;
+                state.ended.set(number);
+                state.running.set(false);
+                state.waiting.notify();
+                match &outcome {
+                    Err(error) if error.kind() != ErrorKind::NoSpace => self.set_fault(error),
+                    _ => {}
+                }
+                // Who waited for this one finds its failure by the fault, or flushes again.
+                outcome?;
+            } else {
+                let free = || (state.ended.get() >= wanted || !state.running.get()).then_some(());
+                state.waiting.until(free).await;
+            }
+        }
+    }
+
+    async fn flush_once(&self) -> Result<()> {
+        self.check_fault()?;
+        // One turn: what is copied is exactly what is committed.
+        let table = self.table.take_dirty();
+        let partials = self.partials.take_dirty();
+        let mut dead = self.dead.take();
+        let mut objects: Vec<ObjectId> = self.unsynced.borrow_mut().drain().collect();
+        let mut batch = Batch::new();
+        self.table.encode(&table, &mut batch);
+        self.partials.encode(&partials, &mut batch);
+        dead.sort_unstable();
+        let dead_runs = runs(&dead);
+        put_dead(self.pool.number, &dead_runs, &mut batch);
+
+        objects.sort_unstable();
+        let records = match objects.is_empty() {
+            true => Vec::new(),
+            false => self.pool.store.sync(&objects).await?,
+        };
+        put_records(self.pool.number, &records, &mut batch);
+        batch.set_frees(!dead.is_empty());
+        if !batch.is_empty()
+            && let Err(error) = self.meta.commit(batch, Durability::Synced).await
+        {
+            if error.kind() == ErrorKind::NoSpace {
+                // Refused without effect: everything stays to be committed by a later flush.
+                self.table.not_committed(table);
+                self.partials.not_committed(partials);
+                self.dead.borrow_mut().append(&mut dead);
+            }
+            return Err(error);
+        }
+        self.pool.store.records_committed(&records);
+        self.table.committed(table);
+        self.partials.committed(partials);
+        if !dead.is_empty() {
+            self.pool
+                .delete_later(&self.meta, dead_runs, Some(self.epochs.clone()));
+        }
+        Ok(())
+    }
+
+    /// Makes a written range durable: by its objects alone if the map has not changed there.
+    pub(super) async fn make_durable(&self, offset: u64, len: u64) -> Result<()> {
+        let mut objects: Vec<ObjectId> = Vec::new();
+        for piece in pieces(offset, len, self.pool.object_size) {
+            match self.durable_object(piece.index).await? {
+                Some(id) => objects.push(id),
+                None => return self.flush_inside().await,
+            }
+        }
+        let outcome = self.sync_objects(&objects).await;
+        if let Err(error) = &outcome {
+            self.set_fault(error);
+        }
+        outcome
+    }
+
+    async fn sync_objects(&self, objects: &[ObjectId]) -> Result<()> {
+        let records = self.pool.store.sync(objects).await?;
+        if !records.is_empty() {
+            let mut batch = Batch::new();
+            put_records(self.pool.number, &records, &mut batch);
+            self.meta.commit(batch, Durability::Synced).await?;
+            self.pool.store.records_committed(&records);
+        }
+        Ok(())
+    }
+
+    /// The complete object at an index, if the map's naming of it is durable as it is.
+    async fn durable_object(&self, index: ObjectIndex) -> Result<Option<ObjectId>> {
+        let (page_no, slot) = page_of(index);
+        let page = self.table.page(page_no).await?;
+        let entry = page.get(slot);
+        Ok(match entry.kind() {
+            EntryKind::Object(generation) if !entry.is_partial() && page.is_durable(slot) => {
+                Some(ObjectId::new(generation, index))
+            }
+            _ => None,
+        })
+    }
+
+    /// Something was changed: it is written back some time later even if nobody flushes. The timer
+    /// runs only while there is something to write back.
+    pub(super) fn changed(&self) {
+        if self.flush.armed.replace(true) {
+            return;
+        }
+        let volume = self.me.clone();
+        spawn_detached(async move {
+            sleep(WRITE_BACK_INTERVAL).await;
+            let Some(volume) = volume.upgrade() else {
+                return;
+            };
+            volume.flush.armed.set(false);
+            if volume.is_dirty() && volume.check_fault().is_ok() {
+                // A failure is sticky and logged; nobody waits for this one.
+                let _ = volume.flush_inside().await;
+            }
+        });
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.table.dirty_pages() > 0
+            || !self.unsynced.borrow().is_empty()
+            || !self.dead.borrow().is_empty()
+    }
+
+    /// Commits when more of the map is unsaved than memory allows, before more is changed.
+    pub(super) async fn keep_budget(&self) -> Result<()> {
+        let much = self.budget.is_over() && self.table.dirty_pages() > 0;
+        if much || self.table.dirty_pages() > MAX_DIRTY_PAGES {
+            self.flush_inside().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! Growing and shrinking, and what a shrink leaves to do: dropping the entries beyond the new end.
+//!
+//! **Invariant:** what a shrink cut off never comes back: the volume does not grow before the
+//! entries beyond its end are gone, durably.
+
+use super::Volume;
+use super::io::Zeroing;
+use super::pieces::pieces;
+use super::table::page_of;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    Entry, EntryKind, Key, KeyRange, NodeRow, ParsedKey, ResourceRow, decode_whole, unseal,
+};
+use crate::meta::{Batch, Cursor, Durability};
+use crate::types::PageNo;
+use atoll_backends::{ObjectId, ObjectIndex};
+use atoll_reactor::{spawn_detached, timeout};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+/// Pages trimmed between two commits.
+const TRIM_PAGES: usize = 64;
+/// Rows read at a time.
+const SCAN_ROWS: usize = 64;
+
+impl Volume {
+    /// Makes the volume as large as `row`, the catalogue's new row of it, says.
+    pub(crate) async fn resize(self: &Rc<Self>, row: ResourceRow) -> Result<()> {
+        self.check_fault()?;
+        match row.size.cmp(&self.size()) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => self.grow(row).await,
+            std::cmp::Ordering::Less => self.shrink(row).await,
+        }
+    }
+
+    async fn grow(&self, row: ResourceRow) -> Result<()> {
+        let finished = || {
+            (self.node_row.borrow().trim.is_none() || self.fault.borrow().is_some()).then_some(())
+        };
+        self.trimmed.until(finished).await;
+        self.check_fault()?;
+        let mut batch = Batch::new();
+        batch.put_row(Key::resource(self.id), &row);
+        self.meta.commit(batch, Durability::Synced).await?;
+        self.shared.size.store(row.size, Ordering::Release);
+        Ok(())
+    }
+
+    async fn shrink(self: &Rc<Self>, row: ResourceRow) -> Result<()> {
+        let _closed = timeout(self.io_timeout, self.gate.close())
+            .await
+            .map_err(|_| {
+                Error::new(
+                    ErrorKind::Busy,
+                    format!(
+                        "volume {}: its running I/O did not end in time; try again",
+                        self.id
+                    ),
+                )
+            })?;
+        let object = u64::from(self.pool.object_size.bytes());
+        let first_beyond = row.size.next_multiple_of(object);
+        for piece in pieces(
+            row.size,
+            first_beyond.min(self.size()) - row.size,
+            self.pool.object_size,
+        ) {
+            self.zero_piece(piece, Zeroing::ZeroUnmap).await?;
+        }
+        self.flush_inside().await?;
+        let before = self.node_row.borrow().clone();
+        let node_row = NodeRow {
+            trim: Some(
+                before
+                    .trim
+                    .map_or(first_beyond, |trim| trim.min(first_beyond)),
+            ),
+            inherit_end: before.inherit_end.min(row.size),
+            ..before
+        };
+        let mut batch = Batch::new();
+        batch.set_frees(true);
+        batch.put_row(Key::resource(self.id), &row);
+        batch.put_row(Key::node(self.node), &node_row);
+        self.meta.commit(batch, Durability::Synced).await?;
+        self.node_row.replace(node_row);
+        self.shared.size.store(row.size, Ordering::Release);
+        self.start_trim();
+        Ok(())
+    }
+
+    /// Goes on with what a shrink left to do, if anything.
+    pub(crate) fn start_trim(self: &Rc<Self>) {
+        if self.node_row.borrow().trim.is_none() || self.trimming.replace(true) {
+            return;
+        }
+        let volume = self.clone();
+        spawn_detached(async move {
+            let outcome = volume.trim().await;
+            volume.trimming.set(false);
+            if let Err(error) = outcome {
+                // Nothing is lost: the entries stay out of reach, and the next start tries again.
+                tracing::warn!(volume = %volume.id, %error, "dropping what a shrink cut off failed");
+            }
+            volume.trimmed.notify();
+        });
+    }
+
+    async fn trim(&self) -> Result<()> {
+        loop {
+            let Some(trim) = self.node_row.borrow().trim else {
+                return Ok(());
+            };
+            self.trim_from(trim / u64::from(self.pool.object_size.bytes()))
+                .await?;
+            self.flush_inside().await?;
+            let before = self.node_row.borrow().clone();
+            if before.trim != Some(trim) {
+                // Shrunk again meanwhile.
+                continue;
+            }
+            let node_row = NodeRow {
+                trim: None,
+                ..before
+            };
+            let mut batch = Batch::new();
+            batch.set_frees(true);
+            batch.put_row(Key::node(self.node), &node_row);
+            self.node_row.replace(node_row);
+            return self.meta.commit(batch, Durability::Synced).await;
+        }
+    }
+
+    /// Drops all entries from this index on. No I/O reaches them.
+    async fn trim_from(&self, first: u64) -> Result<()> {
+        let Some(first) = ObjectIndex::new(first) else {
+            return Ok(());
+        };
+        let (first_page, first_slot) = page_of(first);
+        let mut rows = Cursor::new(KeyRange::groups_of(self.node));
+        let mut trimmed = 0;
+        loop {
+            let pairs = rows.next(&*self.meta, SCAN_ROWS).await?;
+            if pairs.is_empty() {
+                return Ok(());
+            }
+            for (key, value) in pairs {
+                let Some(ParsedKey::Group(_, group)) = Key::parse(&key) else {
+                    continue;
+                };
+                if group < first_page.group() {
+                    continue;
+                }
+                let slots = decode_whole(unseal(&key, &value)?)?;
+                for (place, entry) in slots.iter().enumerate() {
+                    let page = group.page(place);
+                    if page < first_page || *entry == Entry::ABSENT {
+                        continue;
+                    }
+                    let from = if page == first_page { first_slot } else { 0 };
+                    self.trim_page(page, from).await?;
+                    trimmed += 1;
+                    if trimmed % TRIM_PAGES == 0 {
+                        self.flush_inside().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn trim_page(&self, page_no: PageNo, from: u16) -> Result<()> {
+        let page = self.table.page(page_no).await?;
+        for slot in from..crate::types::ENTRIES_PER_PAGE as u16 {
+            let entry = page.get(slot);
+            if let EntryKind::Object(generation) = entry.kind() {
+                let index = page_no.index(usize::from(slot));
+                self.table.set(page_no, &page, slot, Entry::ABSENT);
+                self.bury(ObjectId::new(generation, index), entry.is_partial());
+            }
+        }
+        self.changed();
+        Ok(())
+    }
+}
