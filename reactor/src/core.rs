@@ -4,6 +4,7 @@
 use crate::buf::Pool;
 use crate::oneshot;
 use crate::sim::SimDriver;
+use crate::stats::{CoreStats, Counts};
 use crate::task::{Header, TaskRef};
 use crate::time::{Instant, Timers};
 use crate::uring::UringDriver;
@@ -18,9 +19,8 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 /// Jobs sent to a core from elsewhere and not begun yet.
 pub(crate) const INBOX_CAPACITY: usize = 4096;
@@ -48,66 +48,8 @@ pub(crate) struct CoreShared {
     closed: AtomicBool,
     /// The runtime asked the core to end.
     stopping: AtomicBool,
-    counts: CachePadded<Counts>,
+    pub(crate) counts: CachePadded<Counts>,
     pub(crate) parker: crate::sync::Parker,
-}
-
-/// Written by the core only, once per turn.
-#[derive(Default)]
-struct Counts {
-    turns: AtomicU64,
-    tasks: AtomicU64,
-    submissions: AtomicU64,
-    enters: AtomicU64,
-    completions: AtomicU64,
-    busy_nanos: AtomicU64,
-    polling_nanos: AtomicU64,
-    asleep_nanos: AtomicU64,
-}
-
-/// What a core did since it started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct CoreStats {
-    /// Rounds of its loop.
-    pub turns: u64,
-    /// Times that a task was run.
-    pub tasks: u64,
-    /// Operations handed to the ring.
-    pub submissions: u64,
-    /// Calls of `io_uring_enter`.
-    pub enters: u64,
-    pub completions: u64,
-    /// Time in turns that found work.
-    pub busy: Duration,
-    /// Time in turns that found none.
-    pub polling: Duration,
-    /// Time asleep in the kernel.
-    pub asleep: Duration,
-}
-
-impl CoreStats {
-    /// The part of the time that was spent on work, 0.0 to 1.0.
-    pub fn busy_share(&self) -> f64 {
-        let all = self.busy + self.polling + self.asleep;
-        if all.is_zero() {
-            return 0.0;
-        }
-        self.busy.as_secs_f64() / all.as_secs_f64()
-    }
-
-    /// What was added since an earlier reading.
-    pub fn since(&self, earlier: &CoreStats) -> CoreStats {
-        CoreStats {
-            turns: self.turns - earlier.turns,
-            tasks: self.tasks - earlier.tasks,
-            submissions: self.submissions - earlier.submissions,
-            enters: self.enters - earlier.enters,
-            completions: self.completions - earlier.completions,
-            busy: self.busy.saturating_sub(earlier.busy),
-            polling: self.polling.saturating_sub(earlier.polling),
-            asleep: self.asleep.saturating_sub(earlier.asleep),
-        }
-    }
 }
 
 /// Marks the list of remotely woken tasks of a core that has closed: nobody takes them any more.
@@ -134,23 +76,6 @@ impl CoreShared {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn publish(&self, stats: &CoreStats) {
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let counts = &*self.counts;
-        for (place, value) in [
-            (&counts.turns, stats.turns),
-            (&counts.tasks, stats.tasks),
-            (&counts.submissions, stats.submissions),
-            (&counts.enters, stats.enters),
-            (&counts.completions, stats.completions),
-            (&counts.busy_nanos, nanos(stats.busy)),
-            (&counts.polling_nanos, nanos(stats.polling)),
-            (&counts.asleep_nanos, nanos(stats.asleep)),
-        ] {
-            place.store(value, Ordering::Relaxed);
-        }
     }
 
     pub(crate) fn push_remote(&self, task: TaskRef) {
@@ -449,19 +374,7 @@ impl CoreHandle {
 
     /// What the core did since it started, as of its last turn. All zeros in simulation.
     pub fn stats(&self) -> CoreStats {
-        let counts = &*self.shared.counts;
-        let get = |place: &AtomicU64| place.load(Ordering::Relaxed);
-        let time = |place: &AtomicU64| Duration::from_nanos(get(place));
-        CoreStats {
-            turns: get(&counts.turns),
-            tasks: get(&counts.tasks),
-            submissions: get(&counts.submissions),
-            enters: get(&counts.enters),
-            completions: get(&counts.completions),
-            busy: time(&counts.busy_nanos),
-            polling: time(&counts.polling_nanos),
-            asleep: time(&counts.asleep_nanos),
-        }
+        self.shared.counts.read()
     }
 
     /// Starts, on that core, the future that `make` returns there. Does not wait. On the core itself

@@ -19,6 +19,7 @@ pub mod net;
 pub mod oneshot;
 pub mod runtime;
 pub mod sim;
+mod stats;
 pub mod sync;
 mod task;
 pub mod time;
@@ -28,8 +29,9 @@ mod uring;
 pub use alloc::LocalFuture;
 pub use buf::{Buf, SharedBuf};
 pub use core::{
-    CoreHandle, CoreId, CoreStats, JoinHandle, RemoteError, core_id, cores, spawn, spawn_detached, yield_now,
+    CoreHandle, CoreId, JoinHandle, RemoteError, core_id, cores, spawn, spawn_detached, yield_now,
 };
 pub use local::{local, set_local, take_local};
 pub use runtime::{PollMode, Runtime, RuntimeConfig, block_on};
+pub use stats::CoreStats;
 pub use time::{Elapsed, Instant, now, sleep, sleep_until, timeout, timeout_at};

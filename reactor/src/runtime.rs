@@ -2,7 +2,8 @@
 //! loop that such a thread runs. Simulated cores have their own, in `sim`.
 
 use crate::buf::Pool;
-use crate::core::{Core, CoreHandle, CoreId, CoreShared, CoreStats, Driver, RemoteError, enter};
+use crate::core::{Core, CoreHandle, CoreId, CoreShared, Driver, RemoteError, enter};
+use crate::stats::CoreStats;
 use crate::sync::Parker;
 use crate::time::Instant;
 use crate::uring::{UringDriver, WakePoll};
@@ -347,7 +348,7 @@ impl<'a> Turns<'a> {
         self.stats.submissions = counts.submissions;
         self.stats.enters = counts.enters;
         self.stats.completions = counts.completions;
-        self.core.shared.publish(&self.stats);
+        self.core.shared.counts.publish(&self.stats);
     }
 
     fn may_sleep(&self) -> bool {
@@ -375,5 +376,63 @@ impl<'a> Turns<'a> {
         self.stats.asleep += now.since(self.mark);
         self.mark = now;
         self.driver.run_completions();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{TcpListener, TcpStream};
+    use crate::{Buf, SharedBuf, sleep};
+
+    /// Something of everything that the ring does.
+    async fn errand(number: u8) -> u8 {
+        sleep(Duration::from_micros(20)).await;
+        let here = crate::fs::metadata(std::path::Path::new(".")).await;
+        assert!(here.unwrap().is_dir);
+        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let one = TcpStream::connect(listener.local_addr()).await.unwrap();
+        let (two, _) = listener.accept().await.unwrap();
+        let two = two.attach().unwrap();
+        let answer = crate::spawn(async move { two.recv(Buf::alloc(16)).await });
+        crate::yield_now().await;
+        let text = vec![SharedBuf::copy_of(&[number])];
+        one.send_all(text).await.unwrap();
+        let (count, buf) = answer.await;
+        assert_eq!(count.unwrap(), 1);
+        buf[0]
+    }
+
+    #[test]
+    fn rings_with_the_flags_of_older_kernels_serve_and_wake_up_too() {
+        for poll in [PollMode::Never, PollMode::Adaptive] {
+            for ring in crate::uring::rings_to_try() {
+                let Ok(ring) = ring else {
+                    println!("skipped: this kernel does not know the flags");
+                    continue;
+                };
+                let parker = Parker::with_eventfd().unwrap();
+                let shared = CoreShared::new(CoreId(0), parker);
+                let pool = Pool::new(CoreId(0), 1 << 20);
+                let driver = UringDriver::with_ring(ring, &pool, &worker_cpus(0, &[])).unwrap();
+                let core = Core::new(shared, Driver::Uring(driver), pool);
+                let handle = core.handle();
+                let caller = std::thread::spawn(move || {
+                    let answers: Vec<_> = (0..50)
+                        .map(|number| block_on(handle.call(move || errand(number))))
+                        .collect();
+                    handle.shared.stop();
+                    answers
+                });
+                let _entered = enter(&core);
+                let config = RuntimeConfig {
+                    poll,
+                    ..RuntimeConfig::default()
+                };
+                Turns::new(&core, &config).run();
+                let expected: Vec<_> = (0..50).map(Ok).collect();
+                assert_eq!(caller.join().unwrap(), expected);
+            }
+        }
     }
 }

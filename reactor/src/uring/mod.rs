@@ -86,10 +86,23 @@ pub(crate) struct WakePoll {
     state: Rc<WakeUps>,
 }
 
+/// A ring of each kind that [`UringDriver::new`] would fall back to.
+#[cfg(test)]
+pub(crate) fn rings_to_try() -> impl Iterator<Item = io::Result<IoUring>> {
+    setup::rings(SQ_ENTRIES, CQ_ENTRIES)
+}
+
 impl UringDriver {
     /// Sets the ring up on the thread that will use it.
     pub(crate) fn new(pool: &Pool, allowed: &libc::cpu_set_t) -> io::Result<UringDriver> {
-        let ring = setup::ring(SQ_ENTRIES, CQ_ENTRIES)?;
+        UringDriver::with_ring(setup::ring(SQ_ENTRIES, CQ_ENTRIES)?, pool, allowed)
+    }
+
+    pub(crate) fn with_ring(
+        ring: IoUring,
+        pool: &Pool,
+        allowed: &libc::cpu_set_t,
+    ) -> io::Result<UringDriver> {
         let has_ftruncate = setup::check(&ring)?;
         setup::limit_workers(&ring, allowed);
         let fixed_buffers = setup::register_pool(&ring, pool);

@@ -12,7 +12,7 @@ pub(super) const MAX_FIXED: usize = 1 << 30;
 const MAX_WORKERS: [u32; 2] = [16, 16];
 
 /// A ring for this thread alone: with deferred task work, without it, then plain.
-pub(super) fn ring(sq_entries: u32, cq_entries: u32) -> io::Result<IoUring> {
+pub(super) fn rings(sq_entries: u32, cq_entries: u32) -> impl Iterator<Item = io::Result<IoUring>> {
     let mut best = IoUring::builder();
     best.setup_single_issuer()
         .setup_defer_taskrun()
@@ -20,14 +20,21 @@ pub(super) fn ring(sq_entries: u32, cq_entries: u32) -> io::Result<IoUring> {
         .setup_taskrun_flag();
     let mut cooperative = IoUring::builder();
     cooperative.setup_coop_taskrun().setup_taskrun_flag();
-    let mut error = None;
-    for mut builder in [best, cooperative, IoUring::builder()] {
-        match builder
+    let builders = [best, cooperative, IoUring::builder()];
+    builders.into_iter().map(move |mut builder| {
+        builder
             .dontfork()
             .setup_clamp()
             .setup_cqsize(cq_entries)
             .build(sq_entries)
-        {
+    })
+}
+
+/// The best ring that this kernel has.
+pub(super) fn ring(sq_entries: u32, cq_entries: u32) -> io::Result<IoUring> {
+    let mut error = None;
+    for ring in rings(sq_entries, cq_entries) {
+        match ring {
             Ok(ring) => return Ok(ring),
             // An older kernel does not know one of the flags.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => error = Some(e),
