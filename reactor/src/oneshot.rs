@@ -1,12 +1,13 @@
-//! A one-shot answer that may cross threads: neither side locks or blocks.
+//! A one-shot answer that may cross threads: neither side locks or blocks. Model-checked with loom.
+
+#[cfg(all(test, loom))]
+mod loom_tests;
 
 use crate::sync::AtomicWaker;
-use std::cell::UnsafeCell;
+use crate::sync::shim::{Arc, AtomicU8, Ordering, UnsafeCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 const EMPTY: u8 = 0;
@@ -66,18 +67,16 @@ impl<T> Sender<T> {
     /// Hands the value over; gives it back if the receiver is gone.
     pub fn send(mut self, value: T) -> Result<(), T> {
         let slot = self.slot.take().expect("a sender sends once");
-        // SAFETY: state is EMPTY, so the receiver does not touch the value.
-        unsafe { *slot.value.get() = Some(value) };
-        if slot
-            .state
-            .compare_exchange(EMPTY, FULL, Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
+        // SAFETY: only the sender leaves EMPTY for FULL, and the receiver touches the value after
+        // that only.
+        slot.value.with_mut(|place| unsafe { *place = Some(value) });
+        let published =
+            slot.state
+                .compare_exchange(EMPTY, FULL, Ordering::AcqRel, Ordering::Acquire);
+        if published.is_err() {
             // SAFETY: the receiver closed without taking; the value is still only ours.
-            return match unsafe { (*slot.value.get()).take() } {
-                Some(value) => Err(value),
-                None => Ok(()),
-            };
+            let back = slot.value.with_mut(|place| unsafe { (*place).take() });
+            return back.map_or(Ok(()), Err);
         }
         slot.waker.wake();
         Ok(())
@@ -115,7 +114,7 @@ impl<T> Future for Receiver<T> {
             FULL => {
                 slot.state.store(TAKEN, Ordering::Relaxed);
                 // SAFETY: FULL was published by the sender after it wrote the value.
-                let value = unsafe { (*slot.value.get()).take() };
+                let value = slot.value.with_mut(|place| unsafe { (*place).take() });
                 Poll::Ready(value.ok_or(Closed))
             }
             _ => Poll::Ready(Err(Closed)),

@@ -1,9 +1,14 @@
 //! The two primitives under everything that crosses cores: a slot for one waker, and the parking
-//! place of a core. Lock-free; tested with loom.
+//! place of a core. Lock-free; model-checked with loom.
 
-use std::cell::UnsafeCell;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+mod event;
+#[cfg(all(test, loom))]
+mod loom_tests;
+pub(crate) mod shim;
+
+use event::Event;
+use shim::{AtomicBool, AtomicUsize, Ordering, UnsafeCell, fence, spin_loop};
+use std::os::fd::RawFd;
 use std::task::Waker;
 
 const IDLE: usize = 0;
@@ -31,47 +36,43 @@ impl AtomicWaker {
 
     /// Sets whom to wake. The caller looks at its condition again afterwards.
     pub(crate) fn register(&self, waker: &Waker) {
-        match self
-            .state
-            .compare_exchange(IDLE, REGISTERING, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => {
-                // SAFETY: REGISTERING is ours.
-                unsafe {
-                    let slot = &mut *self.waker.get();
-                    match slot {
-                        Some(known) => known.clone_from(waker),
-                        None => *slot = Some(waker.clone()),
-                    }
-                }
-                let ended = self.state.compare_exchange(
-                    REGISTERING,
-                    IDLE,
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                );
-                if ended.is_err() {
-                    // Somebody woke meanwhile: the wake-up is ours to give.
-                    // SAFETY: the waker left the cell to us (REGISTERING | WAKING).
-                    let waker = unsafe { (*self.waker.get()).take() };
-                    self.state.store(IDLE, Ordering::Release);
-                    if let Some(waker) = waker {
-                        waker.wake();
-                    }
-                }
-            }
+        let begun =
+            self.state
+                .compare_exchange(IDLE, REGISTERING, Ordering::AcqRel, Ordering::Acquire);
+        if begun.is_err() {
             // A wake-up is under way: be polled again.
-            Err(_) => waker.wake_by_ref(),
+            waker.wake_by_ref();
+            spin_loop();
+            return;
         }
-        // What was published before a wake-up that found no waker must be seen after this.
-        fence(Ordering::SeqCst);
+        self.waker.with_mut(|slot| {
+            // SAFETY: REGISTERING is ours, and with it the cell.
+            match unsafe { &mut *slot } {
+                Some(known) => known.clone_from(waker),
+                empty => *empty = Some(waker.clone()),
+            }
+        });
+        let ended =
+            self.state
+                .compare_exchange(REGISTERING, IDLE, Ordering::AcqRel, Ordering::Acquire);
+        if ended.is_err() {
+            // Somebody woke meanwhile and left the cell to us: the wake-up is ours to give.
+            // SAFETY: the state is REGISTERING and WAKING, so nobody else touches the cell.
+            let known = self.waker.with_mut(|slot| unsafe { (*slot).take() });
+            // Reads what others that woke released, for whoever registers next.
+            self.state.swap(IDLE, Ordering::AcqRel);
+            if let Some(known) = known {
+                known.wake();
+            }
+        }
     }
 
+    /// Wakes who is registered, once. What was published before is seen by the woken, and by who
+    /// registers after.
     pub(crate) fn wake(&self) {
-        fence(Ordering::SeqCst);
         if self.state.fetch_or(WAKING, Ordering::AcqRel) == IDLE {
-            // SAFETY: WAKING from IDLE is ours.
-            let waker = unsafe { (*self.waker.get()).take() };
+            // SAFETY: WAKING from IDLE is ours, and with it the cell.
+            let waker = self.waker.with_mut(|slot| unsafe { (*slot).take() });
             self.state.fetch_and(!WAKING, Ordering::Release);
             if let Some(waker) = waker {
                 waker.wake();
@@ -82,24 +83,20 @@ impl AtomicWaker {
 
 /// Lets a core sleep in the kernel and others end its sleep; costs a waker a system call only if
 /// the core sleeps.
+///
+/// **Invariant:** work that is published before `unpark` is either seen by the look that follows
+/// `prepare_sleep`, or the event is signalled.
 pub(crate) struct Parker {
     sleeping: AtomicBool,
-    event: Option<OwnedFd>,
+    event: Option<Event>,
 }
 
 impl Parker {
     /// With an eventfd, which the driver waits for.
     pub(crate) fn with_eventfd() -> std::io::Result<Parker> {
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor that nobody else owns.
-        let event = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Parker {
             sleeping: AtomicBool::new(false),
-            event: Some(event),
+            event: Some(Event::new()?),
         })
     }
 
@@ -112,30 +109,28 @@ impl Parker {
     }
 
     pub(crate) fn event_fd(&self) -> Option<RawFd> {
-        self.event.as_ref().map(AsRawFd::as_raw_fd)
+        self.event.as_ref().and_then(Event::fd)
     }
 
     /// The core says that it is about to sleep; it must look for work once more before it does.
     pub(crate) fn prepare_sleep(&self) {
-        self.sleeping.store(true, Ordering::SeqCst);
+        self.sleeping.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `unpark`: one of the two sees the other's store.
         fence(Ordering::SeqCst);
     }
 
     pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.sleeping.store(false, Ordering::Relaxed);
     }
 
     /// After work was published: ends the core's sleep if there is one.
     pub(crate) fn unpark(&self) {
         fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::SeqCst)
-            && self.sleeping.swap(false, Ordering::SeqCst)
-            && let Some(fd) = self.event_fd()
+        if self.sleeping.load(Ordering::Relaxed)
+            && self.sleeping.swap(false, Ordering::Relaxed)
+            && let Some(event) = &self.event
         {
-            let one = 1_u64.to_le_bytes();
-            // SAFETY: eight readable bytes; the descriptor is ours. EAGAIN means that a wake-up is
-            // pending already.
-            unsafe { libc::write(fd, one.as_ptr().cast(), one.len()) };
+            event.signal();
         }
     }
 }
