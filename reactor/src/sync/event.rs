@@ -35,7 +35,10 @@ mod real {
 }
 
 #[cfg(loom)]
-#[allow(dead_code, reason = "the model has no ring that would wait for a descriptor")]
+#[allow(
+    dead_code,
+    reason = "the model has no ring that would wait for a descriptor"
+)]
 mod counted {
     use super::super::shim::{AtomicUsize, Ordering};
     use std::io;
