@@ -2,9 +2,11 @@
 //! the one of production, `sim` the one of tests. What rows mean is `format`'s business.
 
 mod batch;
+pub mod rocks;
 pub mod sim;
 
 pub use batch::{Batch, Op};
+pub use rocks::{OpenMode, RocksMeta, RocksOptions};
 pub use sim::SimMeta;
 
 use crate::error::{Error, ErrorKind, Result};
