@@ -5,7 +5,9 @@
 
 pub mod chaos;
 mod check;
+pub mod contract;
 mod error;
+pub mod file;
 mod finish;
 pub mod memory;
 pub mod null;
@@ -15,6 +17,7 @@ mod types;
 
 pub use chaos::{Chaos, ChaosHandle, ChaosOptions};
 pub use error::{Error, ErrorKind, Result};
+pub use file::{FileOptions, FilePool, FileProbe};
 pub use memory::{MemoryOptions, MemoryPool};
 pub use null::{NullOptions, NullPool};
 pub use store::{
