@@ -1,0 +1,419 @@
+//! One life of the mapper: verify what the last one left, then rounds of random operations on disjoint
+//! ranges, with flushes, resizes, creations and deletions between.
+
+use crate::oracle::{Marks, SECTOR, Stamp, VolumeModel, fill};
+use crate::world::{OBJECT_SIZE, SharedRef};
+use atoll_backends::chaos::{Fault, Op};
+use atoll_backends::{ChaosHandle, ErrorKind as StoreError, ObjectSize, Pool, PoolId};
+use atoll_mapper::format::{LogicalBlock, PoolKind};
+use atoll_mapper::meta::{MetaStore, SimMeta};
+use atoll_mapper::types::{InstanceId, ResourceId, ResourceName};
+use atoll_mapper::{
+    ErrorKind, Mapper, MapperConfig, NewPool, NewVolume, PoolFactory, VolumeHandle,
+};
+use atoll_reactor::sim::Sim;
+use atoll_reactor::{Buf, JoinHandle, cores, spawn};
+use rand::Rng;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What happened, to be sure that something did.
+#[derive(Clone, Default, Debug)]
+pub struct Progress {
+    pub operations: u64,
+    pub writes: u64,
+    pub unmaps: u64,
+    pub flushes: u64,
+    pub resizes: u64,
+    pub created: u64,
+    pub deleted: u64,
+    pub errors: u64,
+    pub crashes: u64,
+    pub clean_stops: u64,
+    /// Sectors compared after a start.
+    pub verified: u64,
+}
+
+impl Progress {
+    pub fn add(&mut self, other: &Progress) {
+        self.operations += other.operations;
+        self.writes += other.writes;
+        self.unmaps += other.unmaps;
+        self.flushes += other.flushes;
+        self.resizes += other.resizes;
+        self.created += other.created;
+        self.deleted += other.deleted;
+        self.errors += other.errors;
+        self.crashes += other.crashes;
+        self.clean_stops += other.clean_stops;
+        self.verified += other.verified;
+    }
+}
+
+const MAX_VOLUMES: usize = 3;
+const MAX_PARALLEL: usize = 8;
+/// Largest volume: over two pages of 512 objects.
+const MAX_VOLUME: u64 = 1100 * OBJECT_SIZE as u64;
+const MIN_VOLUME: u64 = 1 << 20;
+/// Small enough that pages are evicted all the time.
+const PAGE_MEMORY: usize = 12 << 10;
+
+fn name(text: &str) -> ResourceName {
+    ResourceName::new(text).expect("a valid name")
+}
+
+pub async fn life(
+    meta: Arc<SimMeta>,
+    factory: Arc<dyn PoolFactory>,
+    chaos: ChaosHandle,
+    shared: SharedRef,
+) {
+    let meta: Arc<dyn MetaStore> = meta;
+    let config =
+        MapperConfig { page_memory: PAGE_MEMORY, io_timeout: Duration::from_secs(30) };
+    let mapper = Mapper::start(meta, factory, InstanceId([7; 16]), cores(), config)
+        .await
+        .expect("the mapper starts on what is left");
+    let pool = NewPool {
+        name: name("main"),
+        id: PoolId([9; 16]),
+        kind: PoolKind::File,
+        object_size: ObjectSize::new(OBJECT_SIZE).expect("valid"),
+        options: String::new(),
+    };
+    match mapper.add_pool(pool).await {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}"),
+    }
+    let life = Life { mapper, shared, chaos };
+    life.verify_all().await;
+    if life.shared.borrow().faults {
+        life.chaos.fail_with_probability(Op::Write, 0.01, Fault::Error(StoreError::Io));
+        life.chaos.fail_with_probability(Op::Read, 0.01, Fault::Error(StoreError::Io));
+        life.chaos.fail_with_probability(Op::Sync, 0.02, Fault::Error(StoreError::Io));
+        life.chaos.fail_with_probability(Op::WriteZeroes, 0.01, Fault::Error(StoreError::Io));
+    }
+    for op in [Op::Write, Op::Read, Op::Sync, Op::WriteZeroes, Op::Delete] {
+        life.chaos.delay(op, Duration::ZERO..Duration::from_millis(3));
+    }
+    loop {
+        let chance = life.random(0..100);
+        match chance {
+            0..5 => life.create().await,
+            5..8 => life.delete().await,
+            8..16 => life.resize().await,
+            16..17 => {
+                life.chaos.heal();
+                if life.stop().await {
+                    return;
+                }
+            }
+            _ => life.round().await,
+        }
+    }
+}
+
+struct Life {
+    mapper: Mapper,
+    shared: SharedRef,
+    chaos: ChaosHandle,
+}
+
+impl Life {
+    fn random(&self, range: std::ops::Range<u64>) -> u64 {
+        self.shared.borrow_mut().rng.random_range(range)
+    }
+
+    fn count(&self, what: impl FnOnce(&mut Progress)) {
+        let mut shared = self.shared.borrow_mut();
+        shared.progress.operations += 1;
+        what(&mut shared.progress);
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.shared.borrow().volumes.keys().cloned().collect()
+    }
+
+    fn pick(&self) -> Option<String> {
+        let names = self.names();
+        if names.is_empty() {
+            return None;
+        }
+        let place = self.random(0..names.len() as u64) as usize;
+        Some(names[place].clone())
+    }
+
+    fn with<R>(&self, volume: &str, f: impl FnOnce(&mut VolumeModel) -> R) -> R {
+        f(self.shared.borrow_mut().volumes.get_mut(volume).expect("a volume of the model"))
+    }
+
+    /// Compares everything that was ever touched with what may be there now.
+    async fn verify_all(&self) {
+        let crashed = std::mem::replace(&mut self.shared.borrow_mut().crashed, false);
+        let listed = self.mapper.volumes().await.expect("volumes are listed");
+        for info in &listed {
+            let known = self.shared.borrow().volumes.contains_key(info.row.name.as_str());
+            assert!(known, "volume {} should not be there", info.row.name);
+        }
+        for volume in self.names() {
+            let info = listed.iter().find(|info| info.row.name.as_str() == volume);
+            let Some(info) = info else {
+                let doubtful = self.with(&volume, |model| model.doubtful);
+                assert!(doubtful, "volume {volume} is lost");
+                self.shared.borrow_mut().volumes.remove(&volume);
+                continue;
+            };
+            self.with(&volume, |model| {
+                model.doubtful = false;
+                assert!(model.sizes.contains(&info.row.size), "{:?}: {}", model.sizes, info.row.size);
+                model.size_is(info.row.size);
+            });
+            let handle = self.mapper.open_volume(name(&volume)).await.expect("it opens");
+            self.verify_volume(&volume, &handle, crashed).await;
+        }
+    }
+
+    async fn verify_volume(&self, volume: &str, handle: &VolumeHandle, crashed: bool) {
+        let mut sectors = self.with(volume, |model| model.touched());
+        let count = handle.size() / SECTOR;
+        sectors.extend((0..16).map(|_| self.random(0..count)));
+        sectors.sort_unstable();
+        sectors.dedup();
+        let mut rest = &sectors[..];
+        while let Some(first) = rest.first() {
+            let run = rest.iter().enumerate().take_while(|(n, s)| **s == first + *n as u64).count();
+            let data = read(handle, *first, run as u64).await.expect("what is there is readable");
+            let mut shared = self.shared.borrow_mut();
+            let model = shared.volumes.get_mut(volume).expect("known");
+            let marks = model.read_begins(*first, run as u64);
+            for (sector, bytes) in rest[..run].iter().zip(data.chunks(SECTOR as usize)) {
+                match crashed {
+                    true => model.settle(*sector, bytes),
+                    false => model.check(&marks, *sector, bytes),
+                }
+            }
+            shared.progress.verified += run as u64;
+            rest = &rest[run..];
+        }
+    }
+
+    async fn create(&self) {
+        if self.names().len() >= MAX_VOLUMES {
+            return;
+        }
+        let blocks = self.random(MIN_VOLUME / 4096..MAX_VOLUME / 4096);
+        // Few names, so that they are used again.
+        let text = format!("v{}", self.random(0..5));
+        if self.shared.borrow().volumes.contains_key(&text) {
+            return;
+        }
+        let number = {
+            let mut shared = self.shared.borrow_mut();
+            let number = shared.next_volume;
+            shared.next_volume += 1;
+            let mut model = VolumeModel::new(number, text.clone(), blocks * 4096);
+            model.doubtful = true;
+            shared.volumes.insert(text.clone(), model);
+            number
+        };
+        let new = NewVolume {
+            id: ResourceId(u128::from(number).to_be_bytes()),
+            name: name(&text),
+            size: blocks * 4096,
+            block: LogicalBlock::Bytes512,
+            pool: name("main"),
+        };
+        self.mapper.create_volume(new).await.expect("a volume is created");
+        self.with(&text, |model| model.doubtful = false);
+        self.count(|progress| progress.created += 1);
+    }
+
+    async fn delete(&self) {
+        let Some(volume) = self.pick() else { return };
+        self.with(&volume, |model| model.doubtful = true);
+        self.mapper.delete_volume(name(&volume)).await.expect("a volume is deleted");
+        self.shared.borrow_mut().volumes.remove(&volume);
+        self.count(|progress| progress.deleted += 1);
+    }
+
+    async fn resize(&self) {
+        let Some(volume) = self.pick() else { return };
+        let size = self.random(MIN_VOLUME / 4096..MAX_VOLUME / 4096) * 4096;
+        self.with(&volume, |model| match size < model.size() {
+            true => model.shrink_begins(size),
+            false => model.sizes.push(size),
+        });
+        match self.mapper.resize_volume(name(&volume), size).await {
+            Ok(_) => self.with(&volume, |model| model.size_is(size)),
+            Err(error) => {
+                self.expect_fault(&error);
+                let info = self.mapper.volume(name(&volume)).await.expect("it is there");
+                self.with(&volume, |model| {
+                    // Refused, or failed on its way: the size tells.
+                    let before = model.size();
+                    model.sizes = vec![before];
+                    assert_eq!(info.row.size, before);
+                });
+            }
+        }
+        self.count(|progress| progress.resizes += 1);
+    }
+
+    fn expect_fault(&self, error: &atoll_mapper::Error) {
+        assert!(self.shared.borrow().faults, "an error where none was injected: {error}");
+        let kinds = [ErrorKind::Io, ErrorKind::Faulted];
+        assert!(kinds.contains(&error.kind()), "{:?} {error}", error.kind());
+        self.shared.borrow_mut().progress.errors += 1;
+    }
+
+    /// True if the stop was clean.
+    async fn stop(&self) -> bool {
+        let marks: Vec<(String, Marks)> = self
+            .names()
+            .into_iter()
+            .map(|volume| (volume.clone(), self.with(&volume, |model| model.flush_begins())))
+            .collect();
+        match self.mapper.stop().await {
+            Ok(()) => {
+                for (volume, marks) in marks {
+                    self.with(&volume, |model| model.flush_ends(&marks));
+                }
+                self.shared.borrow_mut().stopped = true;
+                true
+            }
+            Err(error) => {
+                assert!(self.shared.borrow().faults, "{error}");
+                self.shared.borrow_mut().hopeless = true;
+                // Not clean: only the power button is left.
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Some operations at once on one volume, on disjoint sectors.
+    async fn round(&self) {
+        let Some(volume) = self.pick() else { return };
+        let handle = self.mapper.open_volume(name(&volume)).await.expect("it opens");
+        let sectors = handle.size() / SECTOR;
+        let parallel = self.random(1..MAX_PARALLEL as u64 + 1);
+        // Close together or far apart.
+        let near = self.random(0..2) == 0;
+        let spread = if near { 512.min(sectors) } else { sectors };
+        let base = self.random(0..sectors - spread + 1);
+        let mut taken: Vec<std::ops::Range<u64>> = Vec::new();
+        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
+        for _ in 0..parallel {
+            let longest = match self.random(0..10) {
+                0..6 => 24,
+                6..9 => 160,
+                _ => 2048,
+            };
+            let mut first = base + self.random(0..spread);
+            let mut count = self.random(1..longest + 1);
+            if self.random(0..2) == 0 {
+                (first, count) = (first / 8 * 8, count.next_multiple_of(8));
+            }
+            count = count.min(sectors - first);
+            let range = first..first + count;
+            if taken.iter().any(|other| other.start < range.end && range.start < other.end) {
+                continue;
+            }
+            taken.push(range);
+            tasks.push(self.operation(&volume, &handle, first, count));
+        }
+        for task in tasks {
+            task.await;
+        }
+    }
+
+    fn operation(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64) -> JoinHandle<()> {
+        let life = Life {
+            mapper: self.mapper.clone(),
+            shared: self.shared.clone(),
+            chaos: self.chaos.clone(),
+        };
+        let (volume, handle) = (volume.to_string(), handle.clone());
+        let chance = self.random(0..100);
+        spawn(async move {
+            match chance {
+                0..45 => life.write(&volume, &handle, first, count, chance < 8).await,
+                45..60 => life.zero(&volume, &handle, first, count, chance < 54).await,
+                60..65 => {
+                    // A whole number of objects, so that objects leave the map.
+                    life.zero(&volume, &handle, first, count, true).await;
+                }
+                65..80 => life.flush(&volume, &handle).await,
+                _ => life.read(&volume, &handle, first, count).await,
+            }
+        })
+    }
+
+    async fn write(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64, fua: bool) {
+        let (marks, data) = {
+            let mut shared = self.shared.borrow_mut();
+            let stamp: Stamp = shared.next_stamp;
+            shared.next_stamp += 1;
+            let model = shared.volumes.get_mut(volume).expect("known");
+            let mut data = Buf::alloc((count * SECTOR) as usize);
+            for (sector, bytes) in (first..).zip(data.chunks_mut(SECTOR as usize)) {
+                fill(model.id, sector, stamp, bytes);
+            }
+            let stamps = std::iter::repeat_n(stamp, count as usize);
+            (model.submit(first, stamps), data.freeze())
+        };
+        match handle.write(first * SECTOR, data, fua).await {
+            Ok(()) => self.with(volume, |model| model.acknowledge(&marks, fua)),
+            Err(error) => self.expect_fault(&error),
+        }
+        self.count(|progress| progress.writes += 1);
+    }
+
+    async fn zero(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64, unmap: bool) {
+        let stamps = std::iter::repeat_n(0, count as usize);
+        let marks = self.with(volume, |model| model.submit(first, stamps));
+        let outcome = match unmap {
+            true => handle.unmap(first * SECTOR, count * SECTOR).await,
+            false => {
+                let may_unmap = first.is_multiple_of(2);
+                handle.write_zeroes(first * SECTOR, count * SECTOR, may_unmap, false).await
+            }
+        };
+        match outcome {
+            Ok(()) => self.with(volume, |model| model.acknowledge(&marks, false)),
+            Err(error) => self.expect_fault(&error),
+        }
+        self.count(|progress| progress.unmaps += 1);
+    }
+
+    async fn flush(&self, volume: &str, handle: &VolumeHandle) {
+        let marks = self.with(volume, |model| model.flush_begins());
+        match handle.flush().await {
+            Ok(()) => self.with(volume, |model| model.flush_ends(&marks)),
+            Err(error) => self.expect_fault(&error),
+        }
+        self.count(|progress| progress.flushes += 1);
+    }
+
+    async fn read(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64) {
+        let marks = self.with(volume, |model| model.read_begins(first, count));
+        match read(handle, first, count).await {
+            Ok(data) => self.with(volume, |model| {
+                for (sector, bytes) in (first..).zip(data.chunks(SECTOR as usize)) {
+                    model.check(&marks, sector, bytes);
+                }
+            }),
+            Err(error) => self.expect_fault(&error),
+        }
+        self.count(|_| {});
+    }
+}
+
+async fn read(handle: &VolumeHandle, first: u64, count: u64) -> atoll_mapper::Result<Vec<u8>> {
+    let segments = handle.read(first * SECTOR, count * SECTOR).await?;
+    let data: Vec<u8> = segments.iter().flat_map(|segment| segment.iter().copied()).collect();
+    assert_eq!(data.len() as u64, count * SECTOR, "a read is as long as asked");
+    Ok(data)
+}
+
+/// The separate reader of the formats finds nothing wrong.
+pub fn check_stores(_sim: &mut Sim, _meta: SimMeta, _pool: Arc<dyn Pool>) {}

@@ -1,0 +1,135 @@
+//! What outlives a crash (metadata, pool, model), and one life of the mapper upon it.
+
+use crate::history::{self, Progress};
+use crate::oracle::VolumeModel;
+use atoll_backends::{Chaos, ChaosHandle, ChaosOptions, MemoryOptions, MemoryPool, ObjectSize, Pool};
+use atoll_mapper::format::PoolRow;
+use atoll_mapper::meta::SimMeta;
+use atoll_mapper::{PoolFactory, Result};
+use atoll_reactor::LocalFuture;
+use atoll_reactor::sim::Sim;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub const OBJECT_SIZE: u32 = 64 << 10;
+
+/// Simulator steps of one life, at most, before the power goes.
+const MAX_LIFE: u64 = 30_000;
+
+/// What the tasks of a life and the world share.
+pub struct Shared {
+    pub rng: ChaCha8Rng,
+    pub volumes: BTreeMap<String, VolumeModel>,
+    pub progress: Progress,
+    pub next_volume: u64,
+    pub next_stamp: u32,
+    /// The power has gone since the volumes were last verified: what is not durable may be lost.
+    pub crashed: bool,
+    /// The life ended by a clean stop.
+    pub stopped: bool,
+    /// A stop failed: only the power button is left.
+    pub hopeless: bool,
+    /// Errors are injected in this life.
+    pub faults: bool,
+}
+
+pub type SharedRef = Rc<RefCell<Shared>>;
+
+pub struct World {
+    seed: u64,
+    lives: u64,
+    meta: SimMeta,
+    pool: Arc<dyn Pool>,
+    chaos: ChaosHandle,
+    shared: SharedRef,
+}
+
+struct OnePool(Arc<dyn Pool>);
+
+impl PoolFactory for OnePool {
+    fn open(&self, _row: &PoolRow, _unused: bool) -> LocalFuture<'_, Result<Arc<dyn Pool>>> {
+        LocalFuture::ready(Ok(self.0.clone()))
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let memory = MemoryPool::new(MemoryOptions {
+            object_size: ObjectSize::new(OBJECT_SIZE).expect("valid"),
+            capacity: 1 << 30,
+            zeroes_new: seed.is_multiple_of(2),
+        });
+        let options = ChaosOptions { seed, atomic_unit: 512 };
+        let (chaos, handle) = Chaos::new(Arc::new(memory), options);
+        let shared = Shared {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            volumes: BTreeMap::new(),
+            progress: Progress::default(),
+            next_volume: 1,
+            next_stamp: 1,
+            crashed: false,
+            stopped: false,
+            hopeless: false,
+            faults: false,
+        };
+        World {
+            seed,
+            lives: 0,
+            meta: SimMeta::new(seed),
+            pool: Arc::new(chaos),
+            chaos: handle,
+            shared: Rc::new(RefCell::new(shared)),
+        }
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.shared.borrow().progress.clone()
+    }
+
+    /// One life: start, verify, work, and an end by power loss or clean stop.
+    pub fn live(&mut self) {
+        self.lives += 1;
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.lives);
+        let (cores, steps) = {
+            let mut shared = self.shared.borrow_mut();
+            shared.stopped = false;
+            shared.hopeless = false;
+            shared.faults = shared.rng.random_bool(0.2);
+            (shared.rng.random_range(1..=2), shared.rng.random_range(500..MAX_LIFE))
+        };
+        let mut sim = Sim::new(seed, cores);
+        let factory = Arc::new(OnePool(self.pool.clone()));
+        let (meta, shared) = (Arc::new(self.meta.clone()), self.shared.clone());
+        let chaos = self.chaos.clone();
+        drop(sim.spawn(atoll_reactor::CoreId(0), history::life(meta, factory, chaos, shared)));
+        let mut left = steps;
+        while left > 0 && !self.shared.borrow().stopped && sim.step() {
+            left -= 1;
+        }
+        let stopped = self.shared.borrow().stopped;
+        drop(sim.crash());
+        let mut after = Sim::new(seed ^ 1, 1);
+        if stopped {
+            self.shared.borrow_mut().progress.clean_stops += 1;
+            self.meta = self.meta.reopen();
+        } else {
+            assert!(left == 0 || self.shared.borrow().hopeless, "the simulation stalled");
+            {
+                let mut shared = self.shared.borrow_mut();
+                shared.progress.crashes += 1;
+                shared.crashed = true;
+            }
+            self.meta = self.meta.crash(seed);
+            let chaos = self.chaos.clone();
+            after.block_on(async move {
+                chaos.heal();
+                chaos.crash(seed).await.expect("the memory behind works");
+            });
+        }
+        history::check_stores(&mut after, self.meta.clone(), self.pool.clone());
+    }
+}
