@@ -146,7 +146,9 @@ fn on_real_cores(
     check: Check,
     subject: impl FnOnce() -> LocalFuture<'static, Subject> + Send + 'static,
 ) {
-    let cpus = vec![0, atoll_reactor::runtime::available_cpus().len().min(2) - 1];
+    let available = atoll_reactor::runtime::available_cpus();
+    let first = *available.first().expect("a CPU");
+    let cpus = vec![first, *available.get(1).unwrap_or(&first)];
     let runtime = Runtime::start(RuntimeConfig {
         cpus,
         poll: atoll_reactor::PollMode::Never,
