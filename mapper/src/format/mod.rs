@@ -9,6 +9,8 @@ pub mod merge;
 pub mod page;
 pub mod rows;
 mod seal;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use bitmap::Bitmap;
 pub use codec::FormatError;
