@@ -23,7 +23,11 @@ impl fmt::Display for Damage {
 pub(super) type Decoded<T> = Result<T, Damage>;
 
 pub(super) fn require(holds: bool, text: &'static str) -> Decoded<()> {
-    if holds { Ok(()) } else { Err(Damage::Form(text)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Damage::Form(text))
+    }
 }
 
 /// Castagnoli's polynomial, bits reversed.
@@ -57,10 +61,12 @@ const LAYOUT: u8 = 1;
 
 /// The body of a sealed value.
 pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Decoded<&'a [u8]> {
-    let (sealed, sum) =
-        value.split_last_chunk::<4>().ok_or(Damage::Seal("the value is too short for a seal"))?;
-    let (layout, body) =
-        sealed.split_first().ok_or(Damage::Seal("the value is too short for a seal"))?;
+    let (sealed, sum) = value
+        .split_last_chunk::<4>()
+        .ok_or(Damage::Seal("the value is too short for a seal"))?;
+    let (layout, body) = sealed
+        .split_first()
+        .ok_or(Damage::Seal("the value is too short for a seal"))?;
     if crc32c(&[key, sealed]) != u32::from_le_bytes(*sum) {
         return Err(Damage::Seal("the checksum is wrong"));
     }
@@ -76,14 +82,19 @@ pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
 impl<'a> Input<'a> {
     pub(super) fn take(&mut self, len: usize) -> Decoded<&'a [u8]> {
-        let (front, rest) = self.0.split_at_checked(len).ok_or(Damage::Form("it ends too early"))?;
+        let (front, rest) = self
+            .0
+            .split_at_checked(len)
+            .ok_or(Damage::Form("it ends too early"))?;
         self.0 = rest;
         Ok(front)
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
-        let (front, rest) =
-            self.0.split_first_chunk::<N>().ok_or(Damage::Form("it ends too early"))?;
+        let (front, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(Damage::Form("it ends too early"))?;
         self.0 = rest;
         Ok(*front)
     }
@@ -154,7 +165,10 @@ impl<'a> Input<'a> {
 const MAX_NAME: usize = 200;
 
 pub(super) fn name(bytes: &[u8]) -> Decoded<String> {
-    require((1..=MAX_NAME).contains(&bytes.len()), "a name has not 1 to 200 bytes")?;
+    require(
+        (1..=MAX_NAME).contains(&bytes.len()),
+        "a name has not 1 to 200 bytes",
+    )?;
     let text = std::str::from_utf8(bytes).map_err(|_| Damage::Form("a name is not UTF-8"))?;
     Ok(text.to_owned())
 }

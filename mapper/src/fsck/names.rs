@@ -17,7 +17,8 @@ impl Name {
 
     /// `None` for a generation of 0 or more than 52 bits, and for an index of more than 40 bits.
     pub(super) fn new(pool: u32, generation: u64, index: u64) -> Option<Name> {
-        let good = generation != 0 && generation >> GENERATION_BITS == 0 && index >> INDEX_BITS == 0;
+        let good =
+            generation != 0 && generation >> GENERATION_BITS == 0 && index >> INDEX_BITS == 0;
         let raw = u128::from(pool) << (GENERATION_BITS + INDEX_BITS)
             | u128::from(generation) << INDEX_BITS
             | u128::from(index);
@@ -72,6 +73,8 @@ pub(super) enum Role {
     Counted,
     /// By what lies below a partial object.
     Below,
+    /// By what lies below a partial object of a dying node.
+    DyingBelow,
     /// By a row of table 70.
     Dead,
 }
@@ -79,7 +82,16 @@ pub(super) enum Role {
 impl Role {
     /// Nothing else with such a role may name the object.
     pub(super) fn is_exclusive(self) -> bool {
-        !matches!(self, Role::Below | Role::Dead)
+        !self.is_below() && self != Role::Dead
+    }
+
+    pub(super) fn is_below(self) -> bool {
+        matches!(self, Role::Below | Role::DyingBelow)
+    }
+
+    /// Deleted at the store first: it may be missing, and dead.
+    pub(super) fn is_dying(self) -> bool {
+        matches!(self, Role::Dying | Role::DyingBelow)
     }
 
     /// A map has an entry for it.
@@ -146,6 +158,7 @@ impl fmt::Display for Run {
             Role::Dying => write!(f, "dying node {}", self.by),
             Role::Counted => write!(f, "ref {}", self.by),
             Role::Below => f.write_str("a partial record"),
+            Role::DyingBelow => f.write_str("a partial record of a dying node"),
             Role::Dead => f.write_str("a dead range"),
         }
     }
@@ -171,7 +184,13 @@ pub(super) struct Window {
 impl Window {
     /// From here on, with this much memory in bytes.
     pub(super) fn new(from: u128, limit: u64) -> Window {
-        Window { from, to: Name::END, limit, runs: Vec::new(), cost: 0 }
+        Window {
+            from,
+            to: Name::END,
+            limit,
+            runs: Vec::new(),
+            cost: 0,
+        }
     }
 
     pub(super) fn from(&self) -> u128 {
@@ -183,12 +202,10 @@ impl Window {
         self.to
     }
 
-    pub(super) fn holds(&self, name: u128) -> bool {
-        self.from <= name && name < self.to
-    }
-
     pub(super) fn add(&mut self, run: Run) {
-        let Some(run) = run.clip(self.from, self.to) else { return };
+        let Some(run) = run.clip(self.from, self.to) else {
+            return;
+        };
         self.cost += object_cost(&run);
         match self.runs.last_mut() {
             Some(last) if last.is_continued_by(&run) => last.count += run.count,
@@ -209,7 +226,8 @@ impl Window {
     }
 
     fn sort(&mut self) {
-        self.runs.sort_unstable_by_key(|run| (run.start, run.role, run.by, run.count));
+        self.runs
+            .sort_unstable_by_key(|run| (run.start, run.role, run.by, run.count));
         self.runs.dedup_by(|next, last| {
             let joined = last.is_continued_by(next);
             if joined {
@@ -242,5 +260,9 @@ impl Window {
 }
 
 fn object_cost(run: &Run) -> u64 {
-    if run.role.must_exist() { run.count.div_ceil(OBJECTS_PER_BYTE) } else { 0 }
+    if run.role.must_exist() {
+        run.count.div_ceil(OBJECTS_PER_BYTE)
+    } else {
+        0
+    }
 }

@@ -185,13 +185,18 @@ pub struct Report {
 impl Report {
     /// Number of findings of this severity, kept or not.
     pub fn count(&self, severity: Severity) -> u64 {
-        let of = self.counts.iter().filter(|(kind, _)| kind.severity() == severity);
+        let of = self
+            .counts
+            .iter()
+            .filter(|(kind, _)| kind.severity() == severity);
         of.map(|(_, count)| count).sum()
     }
 
     /// How many findings of this kind were not kept.
     pub fn dropped(&self, kind: FindingKind) -> u64 {
-        self.counts.get(&kind).map_or(0, |count| count.saturating_sub(MAX_FINDINGS_PER_KIND))
+        self.counts
+            .get(&kind)
+            .map_or(0, |count| count.saturating_sub(MAX_FINDINGS_PER_KIND))
     }
 
     /// No error was found. Warnings and infos do not count.
@@ -224,13 +229,21 @@ impl Log {
         *count += 1;
         if *count <= MAX_FINDINGS_PER_KIND {
             let (severity, place, text) = (kind.severity(), place.to_string(), text());
-            self.report.findings.push(Finding { severity, kind, place, text });
+            self.report.findings.push(Finding {
+                severity,
+                kind,
+                place,
+                text,
+            });
         }
     }
 
     /// Whether a further finding of this kind would be kept.
     pub(super) fn has_room(&self, kind: FindingKind) -> bool {
-        self.report.counts.get(&kind).is_none_or(|count| *count < MAX_FINDINGS_PER_KIND)
+        self.report
+            .counts
+            .get(&kind)
+            .is_none_or(|count| *count < MAX_FINDINGS_PER_KIND)
     }
 
     pub(super) fn row(&mut self, table: u8) {

@@ -27,8 +27,19 @@ pub(super) mod table {
     pub const CONTENT: u8 = 0x62;
     pub const DEAD: u8 = 0x70;
     /// Read one after the other before the maps.
-    pub const CATALOGUE: [u8; 11] =
-        [0x01, 0x02, 0x03, POOL, MARK, STORE_RECORD, RESOURCE, NAME, EXPORT, NODE, CHILD];
+    pub const CATALOGUE: [u8; 11] = [
+        0x01,
+        0x02,
+        0x03,
+        POOL,
+        MARK,
+        STORE_RECORD,
+        RESOURCE,
+        NAME,
+        EXPORT,
+        NODE,
+        CHILD,
+    ];
     /// Read with the maps.
     pub const MAPS: [u8; 7] = [GROUP, PAGE, PARTIAL, OBJECT, COUNT, CONTENT, DEAD];
 }
@@ -118,9 +129,10 @@ impl Key {
                 },
             ),
             table::NODE => Key::Node(node(input.key_u64()?)?),
-            table::CHILD => {
-                Key::Child { parent: node(input.key_u64()?)?, child: node(input.key_u64()?)? }
-            }
+            table::CHILD => Key::Child {
+                parent: node(input.key_u64()?)?,
+                child: node(input.key_u64()?)?,
+            },
             table::GROUP => {
                 let (node, group) = (node(input.key_u64()?)?, input.key_u32()?);
                 require(group < GROUPS, "there is no such group")?;
@@ -132,11 +144,18 @@ impl Key {
                 Key::Page { node, page }
             }
             table::PARTIAL => Key::Partial(key_object(&mut input)?),
-            table::OBJECT => Key::Object { pool: pool(input.key_u32()?)?, id: id(input.key_u64()?)? },
-            table::COUNT => Key::Count { pool: pool(input.key_u32()?)?, id: id(input.key_u64()?)? },
-            table::CONTENT => {
-                Key::Content { pool: pool(input.key_u32()?)?, sha256: input.array()? }
-            }
+            table::OBJECT => Key::Object {
+                pool: pool(input.key_u32()?)?,
+                id: id(input.key_u64()?)?,
+            },
+            table::COUNT => Key::Count {
+                pool: pool(input.key_u32()?)?,
+                id: id(input.key_u64()?)?,
+            },
+            table::CONTENT => Key::Content {
+                pool: pool(input.key_u32()?)?,
+                sha256: input.array()?,
+            },
             table::DEAD => Key::Dead(key_object(&mut input)?),
             _ => return Err(Damage::Form("the table is unknown")),
         };
@@ -172,7 +191,13 @@ impl Key {
     /// In table 50 or 70.
     pub(super) fn object_row(table: u8, name: Name) -> Vec<u8> {
         let (generation, index) = (name.generation().to_be_bytes(), name.index().to_be_bytes());
-        [&[table][..], &name.pool().to_be_bytes(), &generation, &index].concat()
+        [
+            &[table][..],
+            &name.pool().to_be_bytes(),
+            &generation,
+            &index,
+        ]
+        .concat()
     }
 }
 
@@ -208,7 +233,11 @@ impl fmt::Display for Key {
 const SHOWN: usize = 40;
 
 fn hex(bytes: &[u8], most: usize) -> String {
-    let mut text: String = bytes.iter().take(most).map(|byte| format!("{byte:02x}")).collect();
+    let mut text: String = bytes
+        .iter()
+        .take(most)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     if bytes.len() > most {
         text.push_str("..");
     }
@@ -234,12 +263,18 @@ fn node(number: u64) -> Decoded<u64> {
 }
 
 pub(super) fn id(number: u64) -> Decoded<u64> {
-    require(number != 0 && number >> REF_BITS == 0, "a ref is 0 or has more than 52 bits")?;
+    require(
+        number != 0 && number >> REF_BITS == 0,
+        "a ref is 0 or has more than 52 bits",
+    )?;
     Ok(number)
 }
 
 fn generation(number: u64) -> Decoded<u64> {
-    require(number >> GENERATION_BITS == 0, "a generation has more than 52 bits")?;
+    require(
+        number >> GENERATION_BITS == 0,
+        "a generation has more than 52 bits",
+    )?;
     Ok(number)
 }
 
@@ -257,10 +292,7 @@ fn object(pool: u32, input: &mut Input<'_>) -> Decoded<Name> {
     Name::new(pool, generation, input.u64()?).ok_or(NO_OBJECT)
 }
 
-fn all<'a, T>(
-    body: &'a [u8],
-    read: impl FnOnce(&mut Input<'a>) -> Decoded<T>,
-) -> Decoded<T> {
+fn all<'a, T>(body: &'a [u8], read: impl FnOnce(&mut Input<'a>) -> Decoded<T>) -> Decoded<T> {
     let mut input = Input(body);
     let value = read(&mut input)?;
     input.end()?;
@@ -294,7 +326,10 @@ pub(super) struct RunState {
 pub(super) fn run_state(body: &[u8]) -> Decoded<RunState> {
     all(body, |input| {
         require(input.u8()? <= 1, "clean is neither 0 nor 1")?;
-        Ok(RunState { starts: input.u64()?, unclean: input.u64()? })
+        Ok(RunState {
+            starts: input.u64()?,
+            unclean: input.u64()?,
+        })
     })
 }
 
@@ -324,9 +359,15 @@ impl Pool {
 pub(super) fn pool_body(body: &[u8]) -> Decoded<Pool> {
     all(body, |input| {
         let id = Uuid(input.array()?);
-        require((1..=7).contains(&input.u8()?), "the kind of pool is unknown")?;
+        require(
+            (1..=7).contains(&input.u8()?),
+            "the kind of pool is unknown",
+        )?;
         let shift = u32::from(input.u8()?);
-        require((16..=24).contains(&shift), "the object size is not 64 KiB to 16 MiB")?;
+        require(
+            (16..=24).contains(&shift),
+            "the object size is not 64 KiB to 16 MiB",
+        )?;
         let name = input.name()?;
         input.text()?;
         Ok(Pool { id, shift, name })
@@ -360,10 +401,19 @@ pub(super) fn resource(body: &[u8]) -> Decoded<Resource> {
             _ => return Err(Damage::Form("the kind of resource is unknown")),
         };
         flags(input.u8()?, 0b11)?;
-        require(matches!(input.u8()?, 9 | 12), "the block is neither 512 nor 4096 bytes")?;
+        require(
+            matches!(input.u8()?, 9 | 12),
+            "the block is neither 512 nor 4096 bytes",
+        )?;
         let (pool, node, size) = (pool(input.u32()?)?, node(input.u64()?)?, input.u64()?);
         let _created = input.u64()?;
-        Ok(Resource { kind, pool, node, size, name: input.name()? })
+        Ok(Resource {
+            kind,
+            pool,
+            node,
+            size,
+            name: input.name()?,
+        })
     })
 }
 
@@ -452,7 +502,11 @@ pub(super) fn partial(pool: u32, body: &[u8]) -> Decoded<Partial> {
         _ => return Err(Damage::Form("what lies below is unknown")),
     };
     let bitmap = input.0;
-    Ok(Partial { below, len: bitmap.len(), full: bitmap.iter().all(|byte| *byte == 0xff) })
+    Ok(Partial {
+        below,
+        len: bitmap.len(),
+        full: bitmap.iter().all(|byte| *byte == 0xff),
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -485,6 +539,9 @@ pub(super) fn content(body: &[u8]) -> Decoded<u64> {
 pub(super) fn dead(first: Name, body: &[u8]) -> Decoded<u64> {
     let count = all(body, |input| input.u64())?;
     let room = (1 << INDEX_BITS) - first.index();
-    require((1..=room).contains(&count), "the range is empty or ends beyond the last index")?;
+    require(
+        (1..=room).contains(&count),
+        "the range is empty or ends beyond the last index",
+    )?;
     Ok(count)
 }

@@ -21,7 +21,12 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn range(from: Vec<u8>, to: Vec<u8>) -> Rows {
-        Rows { from, to, part: Vec::new().into_iter().peekable(), more: true }
+        Rows {
+            from,
+            to,
+            part: Vec::new().into_iter().peekable(),
+            more: true,
+        }
     }
 
     /// Of tables `first` to `last`.
@@ -34,7 +39,11 @@ impl Rows {
         Rows::range(from, to)
     }
 
-    pub(super) async fn peek(&mut self, meta: &dyn MetaReader, log: &mut Log) -> Result<Option<&Pair>> {
+    pub(super) async fn peek(
+        &mut self,
+        meta: &dyn MetaReader,
+        log: &mut Log,
+    ) -> Result<Option<&Pair>> {
         if self.part.peek().is_none() && self.more {
             match meta.scan(&self.from, &self.to, ROWS).await {
                 Ok(pairs) => self.take_part(pairs),
@@ -59,7 +68,11 @@ impl Rows {
         self.part = pairs.into_iter().peekable();
     }
 
-    pub(super) async fn next(&mut self, meta: &dyn MetaReader, log: &mut Log) -> Result<Option<Pair>> {
+    pub(super) async fn next(
+        &mut self,
+        meta: &dyn MetaReader,
+        log: &mut Log,
+    ) -> Result<Option<Pair>> {
         self.peek(meta, log).await?;
         Ok(self.part.next())
     }
@@ -97,7 +110,9 @@ fn damaged(log: &mut Log, key: &[u8], damage: Damage) {
         Damage::Seal(_) => FindingKind::Unsealed,
         Damage::Form(_) => FindingKind::Malformed,
     };
-    log.find(kind, describe(key), || format!("the row cannot be used: {damage}"));
+    log.find(kind, describe(key), || {
+        format!("the row cannot be used: {damage}")
+    });
 }
 
 /// The row under this key, as [`open`] reads it; `Err(())` if there is one that cannot be read,
@@ -109,7 +124,10 @@ pub(super) async fn get<T>(
 ) -> Result<std::result::Result<Option<T>, ()>> {
     match meta.get(key).await {
         Ok(None) => Ok(Ok(None)),
-        Ok(Some(value)) => Ok(unseal(key, &value).and_then(decode).map(Some).map_err(|_| ())),
+        Ok(Some(value)) => Ok(unseal(key, &value)
+            .and_then(decode)
+            .map(Some)
+            .map_err(|_| ())),
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Err(())),
         Err(error) => Err(error.during("reading the metadata store")),
     }

@@ -47,18 +47,34 @@ pub(super) fn slots(body: &[u8]) -> Decoded<Vec<SlotRun>> {
         let head = input.u8()?;
         require(head & 0x80 == 0, "a reserved bit of a run is set")?;
         let skip = if head & 0x20 != 0 { input.varint()? } else { 0 };
-        require((skip > 0) == (head & 0x20 != 0), "a skip of 0 is written out")?;
+        require(
+            (skip > 0) == (head & 0x20 != 0),
+            "a skip of 0 is written out",
+        )?;
         let count = if head & 0x40 != 0 { input.varint()? } else { 1 };
-        require(count > 1 || head & 0x40 == 0, "a length below 2 is written out")?;
+        require(
+            count > 1 || head & 0x40 == 0,
+            "a length below 2 is written out",
+        )?;
         let first = skip.checked_add(next).filter(|first| *first < SLOTS);
         let first = first.ok_or(Damage::Form("a run begins beyond the last slot"))?;
         require(count <= SLOTS - first, "a run ends beyond the last slot")?;
         let entry = entry(head, &mut payload, &mut input)?;
-        require(!whole || entry.kind != Kind::Absent, "a whole body has a run of absent")?;
-        require(skip > 0 || before != Some(entry), "two neighbouring runs are equal")?;
+        require(
+            !whole || entry.kind != Kind::Absent,
+            "a whole body has a run of absent",
+        )?;
+        require(
+            skip > 0 || before != Some(entry),
+            "two neighbouring runs are equal",
+        )?;
         (next, before) = (first + count, Some(entry));
         if entry.kind != Kind::Absent {
-            runs.push(SlotRun { first, count, entry });
+            runs.push(SlotRun {
+                first,
+                count,
+                entry,
+            });
         }
     }
     Ok(runs)
@@ -76,11 +92,23 @@ fn entry(head: u8, payload: &mut u64, input: &mut Input<'_>) -> Decoded<Entry> {
     };
     if !matches!(kind, Kind::Object | Kind::Ref) {
         require(!partial && !frozen, "an entry without an object has flags")?;
-        return Ok(Entry { kind, partial, frozen, payload: 0 });
+        return Ok(Entry {
+            kind,
+            partial,
+            frozen,
+            payload: 0,
+        });
     }
     let next = payload.checked_add_signed(input.zigzag()?);
     *payload = next
         .filter(|payload| *payload != 0 && payload >> PAYLOAD_BITS == 0)
-        .ok_or(Damage::Form("a generation or ref is 0 or has more than 52 bits"))?;
-    Ok(Entry { kind, partial, frozen, payload: *payload })
+        .ok_or(Damage::Form(
+            "a generation or ref is 0 or has more than 52 bits",
+        ))?;
+    Ok(Entry {
+        kind,
+        partial,
+        frozen,
+        payload: *payload,
+    })
 }

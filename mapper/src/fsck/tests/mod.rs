@@ -1,0 +1,5 @@
+//! A healthy store is clean; every corruption gives its own finding and no other; no bytes panic.
+
+mod corruptions;
+mod healthy;
+mod store;
