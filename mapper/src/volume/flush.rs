@@ -6,12 +6,12 @@
 use super::Volume;
 use super::pieces::pieces;
 use super::table::page_of;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::EntryKind;
 use crate::gc::{put_dead, put_records, runs};
 use crate::local::WaitQueue;
 use crate::meta::{Batch, Durability};
-use atoll_backends::{ObjectId, ObjectIndex};
+use atoll_backends::{ObjectId, ObjectIndex, Record};
 use atoll_reactor::{sleep, spawn_detached};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -88,10 +88,7 @@ impl Volume {
         put_dead(self.pool.number, &dead_runs, &mut batch);
 
         objects.sort_unstable();
-        let records = match objects.is_empty() {
-            true => Vec::new(),
-            false => self.pool.store.sync(&objects).await?,
-        };
+        let records = self.sync_store(&objects).await?;
         put_records(self.pool.number, &records, &mut batch);
         batch.set_frees(!dead.is_empty());
         if !batch.is_empty()
@@ -124,22 +121,34 @@ impl Volume {
                 None => return self.flush_inside().await,
             }
         }
-        let outcome = self.sync_objects(&objects).await;
-        if let Err(error) = &outcome {
-            self.set_fault(error);
-        }
-        outcome
-    }
-
-    async fn sync_objects(&self, objects: &[ObjectId]) -> Result<()> {
-        let records = self.pool.store.sync(objects).await?;
+        let records = self.sync_store(&objects).await?;
         if !records.is_empty() {
             let mut batch = Batch::new();
             put_records(self.pool.number, &records, &mut batch);
-            self.meta.commit(batch, Durability::Synced).await?;
+            let outcome = self.meta.commit(batch, Durability::Synced).await;
+            outcome.inspect_err(|error| self.set_fault(error))?;
             self.pool.store.records_committed(&records);
         }
         Ok(())
+    }
+
+    /// Syncs objects at the store. A store reports a failure once, and a sync of the same object that
+    /// runs beside the failed one may succeed although the data is lost: so nobody goes on before
+    /// all that ran meanwhile have ended well.
+    async fn sync_store(&self, objects: &[ObjectId]) -> Result<Vec<Record>> {
+        if objects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = {
+            let _running = self.syncs.begin();
+            let outcome = self.pool.store.sync(objects).await;
+            outcome
+                .map_err(Error::from)
+                .inspect_err(|error| self.set_fault(error))?
+        };
+        self.syncs.quiesce().await;
+        self.check_fault()?;
+        Ok(records)
     }
 
     /// The complete object at an index, if the map's naming of it is durable as it is.

@@ -54,7 +54,11 @@ impl Volume {
             let _inside = volume.gate.pass().await;
             let _epoch = volume.epochs.begin();
             volume.check_range(offset, len)?;
-            volume.read_pieces(offset, len).await
+            volume.check_fault()?;
+            let data = volume.read_pieces(offset, len).await?;
+            // A sync that failed meanwhile may have lost what was read.
+            volume.check_fault()?;
+            Ok(data)
         })
         .await
     }

@@ -87,6 +87,8 @@ pub(crate) struct Volume {
     locks: Rc<RangeLocks>,
     gate: Rc<Gate>,
     epochs: Rc<Epochs>,
+    /// Syncs at the store that run.
+    syncs: Rc<Epochs>,
     /// Where new objects are created; none taken yet, or the last one was given up.
     current: Cell<Option<Generation>>,
     /// Objects with writes that no sync has taken yet.
@@ -135,6 +137,7 @@ impl Volume {
             locks: Rc::default(),
             gate: Rc::default(),
             epochs: Rc::default(),
+            syncs: Rc::default(),
             current: Cell::new(current),
             unsynced: RefCell::default(),
             dead: RefCell::default(),
@@ -178,15 +181,16 @@ impl Volume {
         result
     }
 
-    /// Refuses when an earlier failure made the volume's durability unknown.
+    /// Refuses when a sync or commit has failed: what was acknowledged before may be lost, so that
+    /// neither new writes nor what reads show could be trusted (M4).
     fn check_fault(&self) -> Result<()> {
         match &*self.fault.borrow() {
             None => Ok(()),
             Some(error) => Err(Error::new(
                 ErrorKind::Faulted,
                 format!(
-                    "volume {} accepts no writes since a flush failed ({error}); stop the daemon, \
-                     run `atoll fsck`, start it again",
+                    "volume {} answers no I/O since a flush failed ({error}); stop the daemon, run \
+                     `atoll fsck`, start it again",
                     self.id
                 ),
             )),
@@ -197,7 +201,7 @@ impl Volume {
     fn set_fault(&self, error: &Error) {
         let mut fault = self.fault.borrow_mut();
         if fault.is_none() {
-            tracing::error!(volume = %self.id, %error, "flush failed; the volume accepts no more writes");
+            tracing::error!(volume = %self.id, %error, "flush failed; the volume answers no more I/O");
             *fault = Some(error.duplicate());
             self.shared.faulted.store(true, Ordering::Release);
         }

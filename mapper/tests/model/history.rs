@@ -69,8 +69,10 @@ pub async fn life(
     shared: SharedRef,
 ) {
     let meta: Arc<dyn MetaStore> = meta;
-    let config =
-        MapperConfig { page_memory: PAGE_MEMORY, io_timeout: Duration::from_secs(30) };
+    let config = MapperConfig {
+        page_memory: PAGE_MEMORY,
+        io_timeout: Duration::from_secs(30),
+    };
     let mapper = Mapper::start(meta, factory, InstanceId([7; 16]), cores(), config)
         .await
         .expect("the mapper starts on what is left");
@@ -85,24 +87,33 @@ pub async fn life(
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}"),
     }
-    let life = Life { mapper, shared, chaos };
+    let life = Life {
+        mapper,
+        shared,
+        chaos,
+    };
     life.verify_all().await;
     if life.shared.borrow().faults {
-        life.chaos.fail_with_probability(Op::Write, 0.01, Fault::Error(StoreError::Io));
-        life.chaos.fail_with_probability(Op::Read, 0.01, Fault::Error(StoreError::Io));
-        life.chaos.fail_with_probability(Op::Sync, 0.02, Fault::Error(StoreError::Io));
-        life.chaos.fail_with_probability(Op::WriteZeroes, 0.01, Fault::Error(StoreError::Io));
+        life.chaos
+            .fail_with_probability(Op::Write, 0.01, Fault::Error(StoreError::Io));
+        life.chaos
+            .fail_with_probability(Op::Read, 0.01, Fault::Error(StoreError::Io));
+        life.chaos
+            .fail_with_probability(Op::Sync, 0.02, Fault::Error(StoreError::Io));
+        life.chaos
+            .fail_with_probability(Op::WriteZeroes, 0.01, Fault::Error(StoreError::Io));
     }
     for op in [Op::Write, Op::Read, Op::Sync, Op::WriteZeroes, Op::Delete] {
-        life.chaos.delay(op, Duration::ZERO..Duration::from_millis(3));
+        life.chaos
+            .delay(op, Duration::ZERO..Duration::from_millis(3));
     }
     loop {
-        let chance = life.random(0..100);
+        let chance = life.random(0..1000);
         match chance {
-            0..5 => life.create().await,
-            5..8 => life.delete().await,
-            8..16 => life.resize().await,
-            16..17 => {
+            0..50 => life.create().await,
+            50..80 => life.delete().await,
+            80..160 => life.resize().await,
+            160..163 => {
                 life.chaos.heal();
                 if life.stop().await {
                     return;
@@ -144,7 +155,12 @@ impl Life {
     }
 
     fn with<R>(&self, volume: &str, f: impl FnOnce(&mut VolumeModel) -> R) -> R {
-        f(self.shared.borrow_mut().volumes.get_mut(volume).expect("a volume of the model"))
+        f(self
+            .shared
+            .borrow_mut()
+            .volumes
+            .get_mut(volume)
+            .expect("a volume of the model"))
     }
 
     /// Compares everything that was ever touched with what may be there now.
@@ -152,7 +168,11 @@ impl Life {
         let crashed = std::mem::replace(&mut self.shared.borrow_mut().crashed, false);
         let listed = self.mapper.volumes().await.expect("volumes are listed");
         for info in &listed {
-            let known = self.shared.borrow().volumes.contains_key(info.row.name.as_str());
+            let known = self
+                .shared
+                .borrow()
+                .volumes
+                .contains_key(info.row.name.as_str());
             assert!(known, "volume {} should not be there", info.row.name);
         }
         for volume in self.names() {
@@ -165,10 +185,19 @@ impl Life {
             };
             self.with(&volume, |model| {
                 model.doubtful = false;
-                assert!(model.sizes.contains(&info.row.size), "{:?}: {}", model.sizes, info.row.size);
+                assert!(
+                    model.sizes.contains(&info.row.size),
+                    "{:?}: {}",
+                    model.sizes,
+                    info.row.size
+                );
                 model.size_is(info.row.size);
             });
-            let handle = self.mapper.open_volume(name(&volume)).await.expect("it opens");
+            let handle = self
+                .mapper
+                .open_volume(name(&volume))
+                .await
+                .expect("it opens");
             self.verify_volume(&volume, &handle, crashed).await;
         }
     }
@@ -181,8 +210,14 @@ impl Life {
         sectors.dedup();
         let mut rest = &sectors[..];
         while let Some(first) = rest.first() {
-            let run = rest.iter().enumerate().take_while(|(n, s)| **s == first + *n as u64).count();
-            let data = read(handle, *first, run as u64).await.expect("what is there is readable");
+            let run = rest
+                .iter()
+                .enumerate()
+                .take_while(|(n, s)| **s == first + *n as u64)
+                .count();
+            let data = read(handle, *first, run as u64)
+                .await
+                .expect("what is there is readable");
             let mut shared = self.shared.borrow_mut();
             let model = shared.volumes.get_mut(volume).expect("known");
             let marks = model.read_begins(*first, run as u64);
@@ -223,7 +258,10 @@ impl Life {
             block: LogicalBlock::Bytes512,
             pool: name("main"),
         };
-        self.mapper.create_volume(new).await.expect("a volume is created");
+        self.mapper
+            .create_volume(new)
+            .await
+            .expect("a volume is created");
         self.with(&text, |model| model.doubtful = false);
         self.count(|progress| progress.created += 1);
     }
@@ -231,7 +269,10 @@ impl Life {
     async fn delete(&self) {
         let Some(volume) = self.pick() else { return };
         self.with(&volume, |model| model.doubtful = true);
-        self.mapper.delete_volume(name(&volume)).await.expect("a volume is deleted");
+        self.mapper
+            .delete_volume(name(&volume))
+            .await
+            .expect("a volume is deleted");
         self.shared.borrow_mut().volumes.remove(&volume);
         self.count(|progress| progress.deleted += 1);
     }
@@ -247,7 +288,11 @@ impl Life {
             Ok(_) => self.with(&volume, |model| model.size_is(size)),
             Err(error) => {
                 self.expect_fault(&error);
-                let info = self.mapper.volume(name(&volume)).await.expect("it is there");
+                let info = self
+                    .mapper
+                    .volume(name(&volume))
+                    .await
+                    .expect("it is there");
                 self.with(&volume, |model| {
                     // Refused, or failed on its way: the size tells.
                     let before = model.size();
@@ -260,7 +305,10 @@ impl Life {
     }
 
     fn expect_fault(&self, error: &atoll_mapper::Error) {
-        assert!(self.shared.borrow().faults, "an error where none was injected: {error}");
+        assert!(
+            self.shared.borrow().faults,
+            "an error where none was injected: {error}"
+        );
         let kinds = [ErrorKind::Io, ErrorKind::Faulted];
         assert!(kinds.contains(&error.kind()), "{:?} {error}", error.kind());
         self.shared.borrow_mut().progress.errors += 1;
@@ -271,7 +319,12 @@ impl Life {
         let marks: Vec<(String, Marks)> = self
             .names()
             .into_iter()
-            .map(|volume| (volume.clone(), self.with(&volume, |model| model.flush_begins())))
+            .map(|volume| {
+                (
+                    volume.clone(),
+                    self.with(&volume, |model| model.flush_begins()),
+                )
+            })
             .collect();
         match self.mapper.stop().await {
             Ok(()) => {
@@ -293,7 +346,11 @@ impl Life {
     /// Some operations at once on one volume, on disjoint sectors.
     async fn round(&self) {
         let Some(volume) = self.pick() else { return };
-        let handle = self.mapper.open_volume(name(&volume)).await.expect("it opens");
+        let handle = self
+            .mapper
+            .open_volume(name(&volume))
+            .await
+            .expect("it opens");
         let sectors = handle.size() / SECTOR;
         let parallel = self.random(1..MAX_PARALLEL as u64 + 1);
         // Close together or far apart.
@@ -315,7 +372,10 @@ impl Life {
             }
             count = count.min(sectors - first);
             let range = first..first + count;
-            if taken.iter().any(|other| other.start < range.end && range.start < other.end) {
+            if taken
+                .iter()
+                .any(|other| other.start < range.end && range.start < other.end)
+            {
                 continue;
             }
             taken.push(range);
@@ -326,7 +386,13 @@ impl Life {
         }
     }
 
-    fn operation(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64) -> JoinHandle<()> {
+    fn operation(
+        &self,
+        volume: &str,
+        handle: &VolumeHandle,
+        first: u64,
+        count: u64,
+    ) -> JoinHandle<()> {
         let life = Life {
             mapper: self.mapper.clone(),
             shared: self.shared.clone(),
@@ -375,7 +441,9 @@ impl Life {
             true => handle.unmap(first * SECTOR, count * SECTOR).await,
             false => {
                 let may_unmap = first.is_multiple_of(2);
-                handle.write_zeroes(first * SECTOR, count * SECTOR, may_unmap, false).await
+                handle
+                    .write_zeroes(first * SECTOR, count * SECTOR, may_unmap, false)
+                    .await
             }
         };
         match outcome {
@@ -410,8 +478,15 @@ impl Life {
 
 async fn read(handle: &VolumeHandle, first: u64, count: u64) -> atoll_mapper::Result<Vec<u8>> {
     let segments = handle.read(first * SECTOR, count * SECTOR).await?;
-    let data: Vec<u8> = segments.iter().flat_map(|segment| segment.iter().copied()).collect();
-    assert_eq!(data.len() as u64, count * SECTOR, "a read is as long as asked");
+    let data: Vec<u8> = segments
+        .iter()
+        .flat_map(|segment| segment.iter().copied())
+        .collect();
+    assert_eq!(
+        data.len() as u64,
+        count * SECTOR,
+        "a read is as long as asked"
+    );
     Ok(data)
 }
 

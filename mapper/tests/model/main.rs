@@ -16,7 +16,9 @@ const STEPS_PER_SEED: u64 = 500;
 const FIRST_SEED: u64 = 1;
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// Prints the seed if the test fails on it.
@@ -42,7 +44,10 @@ fn run(seed: u64, steps: u64) -> Progress {
 #[test]
 fn histories_with_power_losses_agree_with_the_model() {
     if let Some(seed) = setting("ATOLL_MODEL_SEED") {
-        println!("{:?}", run(seed, setting("ATOLL_MODEL_STEPS").unwrap_or(STEPS_PER_SEED)));
+        println!(
+            "{:?}",
+            run(seed, setting("ATOLL_MODEL_STEPS").unwrap_or(STEPS_PER_SEED))
+        );
         return;
     }
     let wanted = setting("ATOLL_MODEL_STEPS").unwrap_or(STEPS);

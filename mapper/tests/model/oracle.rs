@@ -38,7 +38,11 @@ struct Sector {
 
 impl Default for Sector {
     fn default() -> Sector {
-        Sector { versions: vec![0], now: 0, durable: 0 }
+        Sector {
+            versions: vec![0],
+            now: 0,
+            durable: 0,
+        }
     }
 }
 
@@ -59,7 +63,13 @@ pub struct VolumeModel {
 
 impl VolumeModel {
     pub fn new(id: u64, name: String, size: u64) -> VolumeModel {
-        VolumeModel { id, name, sizes: vec![size], doubtful: false, sectors: BTreeMap::new() }
+        VolumeModel {
+            id,
+            name,
+            sizes: vec![size],
+            doubtful: false,
+            sectors: BTreeMap::new(),
+        }
     }
 
     pub fn size(&self) -> u64 {
@@ -107,7 +117,10 @@ impl VolumeModel {
 
     /// The oldest versions that a read of this range which begins now may show.
     pub fn read_begins(&self, first: u64, count: u64) -> Marks {
-        self.sectors.range(first..first + count).map(|(s, state)| (*s, state.now)).collect()
+        self.sectors
+            .range(first..first + count)
+            .map(|(s, state)| (*s, state.now))
+            .collect()
     }
 
     /// Checks one sector of a read that began at `marks`.
@@ -155,7 +168,14 @@ impl VolumeModel {
         let stamp = self.check_any(&allowed, sector, data);
         match stamp {
             0 => self.sectors.remove(&sector),
-            _ => self.sectors.insert(sector, Sector { versions: vec![stamp], now: 0, durable: 0 }),
+            _ => self.sectors.insert(
+                sector,
+                Sector {
+                    versions: vec![stamp],
+                    now: 0,
+                    durable: 0,
+                },
+            ),
         };
     }
 
@@ -166,7 +186,11 @@ impl VolumeModel {
 
     /// A shrink to `size` begins: what lies beyond may be gone from now on.
     pub fn shrink_begins(&mut self, size: u64) {
-        let beyond: Vec<u64> = self.sectors.range(size / SECTOR..).map(|(s, _)| *s).collect();
+        let beyond: Vec<u64> = self
+            .sectors
+            .range(size / SECTOR..)
+            .map(|(s, _)| *s)
+            .collect();
         for sector in beyond {
             self.submit(sector, std::iter::once(0));
         }

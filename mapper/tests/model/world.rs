@@ -2,7 +2,9 @@
 
 use crate::history::{self, Progress};
 use crate::oracle::VolumeModel;
-use atoll_backends::{Chaos, ChaosHandle, ChaosOptions, MemoryOptions, MemoryPool, ObjectSize, Pool};
+use atoll_backends::{
+    Chaos, ChaosHandle, ChaosOptions, MemoryOptions, MemoryPool, ObjectSize, Pool,
+};
 use atoll_mapper::format::PoolRow;
 use atoll_mapper::meta::SimMeta;
 use atoll_mapper::{PoolFactory, Result};
@@ -18,7 +20,7 @@ use std::sync::Arc;
 pub const OBJECT_SIZE: u32 = 64 << 10;
 
 /// Simulator steps of one life, at most, before the power goes.
-const MAX_LIFE: u64 = 30_000;
+const MAX_LIFE: u64 = 6_000;
 
 /// What the tasks of a life and the world share.
 pub struct Shared {
@@ -63,7 +65,10 @@ impl World {
             capacity: 1 << 30,
             zeroes_new: seed.is_multiple_of(2),
         });
-        let options = ChaosOptions { seed, atomic_unit: 512 };
+        let options = ChaosOptions {
+            seed,
+            atomic_unit: 512,
+        };
         let (chaos, handle) = Chaos::new(Arc::new(memory), options);
         let shared = Shared {
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -99,13 +104,19 @@ impl World {
             shared.stopped = false;
             shared.hopeless = false;
             shared.faults = shared.rng.random_bool(0.2);
-            (shared.rng.random_range(1..=2), shared.rng.random_range(500..MAX_LIFE))
+            (
+                shared.rng.random_range(1..=2),
+                shared.rng.random_range(50..MAX_LIFE),
+            )
         };
         let mut sim = Sim::new(seed, cores);
         let factory = Arc::new(OnePool(self.pool.clone()));
         let (meta, shared) = (Arc::new(self.meta.clone()), self.shared.clone());
         let chaos = self.chaos.clone();
-        drop(sim.spawn(atoll_reactor::CoreId(0), history::life(meta, factory, chaos, shared)));
+        drop(sim.spawn(
+            atoll_reactor::CoreId(0),
+            history::life(meta, factory, chaos, shared),
+        ));
         let mut left = steps;
         while left > 0 && !self.shared.borrow().stopped && sim.step() {
             left -= 1;
@@ -117,7 +128,10 @@ impl World {
             self.shared.borrow_mut().progress.clean_stops += 1;
             self.meta = self.meta.reopen();
         } else {
-            assert!(left == 0 || self.shared.borrow().hopeless, "the simulation stalled");
+            assert!(
+                left == 0 || self.shared.borrow().hopeless,
+                "the simulation stalled"
+            );
             {
                 let mut shared = self.shared.borrow_mut();
                 shared.progress.crashes += 1;
