@@ -5,6 +5,7 @@ use atoll_backends::{
     ObjectIndex, ObjectSize, ObjectStore, Pool, PoolId, ReadHint, WriteMode,
 };
 
+use atoll_backends::file::WholeSync;
 use atoll_reactor::fs::{self, File, OpenOptions};
 use atoll_reactor::sim::{DiskConfig, DiskFault, DiskOp, Sim, SimDisk};
 use atoll_reactor::{CoreId, SharedBuf, cores, sleep};
@@ -391,7 +392,8 @@ async fn work(pool: FilePool, model: Rc<RefCell<Model>>, worker: u64, seed: u64)
     let store = attach(&pool).await;
     let mut rng = ChaCha8Rng::seed_from_u64(seed * WORKERS + worker);
     loop {
-        let number = worker + WORKERS * rng.random_range(0..OBJECTS);
+        // New ones every few rounds.
+        let number = worker + WORKERS * (rng.random_range(0..OBJECTS) + seed / 3 * OBJECTS);
         match rng.random_range(0..10) {
             0 => {
                 let below = {
@@ -497,19 +499,58 @@ fn what_was_synced_is_there_after_a_crash_at_any_step_and_the_mark_never_falls()
     let mut rng = ChaCha8Rng::seed_from_u64(0xf11e);
     for seed in 0..CRASHES {
         let mut sim = Sim::with_disk(seed, 2, disk);
-        let pool = sim.block_on(open());
+        let whole_sync = match seed % 3 {
+            0 => WholeSync::From(1),
+            _ => WholeSync::Never,
+        };
+        let options = FileOptions {
+            whole_sync,
+            open_files: 2,
+            ..FileOptions::default()
+        };
+        // What is long settled is not looked at again.
+        let oldest = (seed / 3).saturating_sub(1) * OBJECTS * WORKERS;
+        model
+            .borrow_mut()
+            .objects
+            .retain(|number, _| *number >= oldest);
+        let pool = sim.block_on(async move {
+            let pool = FilePool::open(root(), POOL, SIZE, options).await;
+            pool.unwrap_or_else(|error| panic!("seed {seed}: {error}"))
+        });
         for worker in 0..WORKERS {
             let core = CoreId(u16::from(worker == 1));
             drop(sim.spawn(core, work(pool.clone(), model.clone(), worker, seed)));
         }
         drop(pool);
         sim.run_steps(rng.random_range(10..3000));
-        let killed = rng.random_bool(0.3);
+        let killed = rng.random_bool(0.4);
         disk = if killed { sim.kill() } else { sim.crash() };
         let mut sim = Sim::with_disk(seed, 1, disk);
         let model = model.clone();
         sim.block_on(async move { check(open().await, model, killed, seed).await });
         disk = sim.stop();
+    }
+}
+
+#[test]
+fn a_sync_covers_what_a_killed_daemon_created() {
+    for seed in 0..40 {
+        let mut sim = Sim::new(seed, 1);
+        sim.block_on(async {
+            let store = attach(&create().await).await;
+            let written = store.write(id(0), 0, block_of(1), WriteMode::Create).await;
+            written.expect("writes");
+        });
+        let mut sim = Sim::with_disk(seed, 1, sim.kill());
+        sim.block_on(async {
+            let store = attach(&open().await).await;
+            store.sync(&[id(0)]).await.expect("syncs");
+        });
+        Sim::with_disk(seed, 1, sim.crash()).block_on(async move {
+            let found = attach(&open().await).await.stat(id(0)).await;
+            assert!(found.is_ok(), "seed {seed}: it was synced and is gone");
+        });
     }
 }
 

@@ -99,11 +99,6 @@ impl FdCache {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.places.len()
-    }
-
     fn evict_one(&mut self) -> bool {
         // Twice around: the first pass may only take second chances away.
         for _ in 0..self.slots.len() * 2 {

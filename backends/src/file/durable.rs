@@ -95,6 +95,13 @@ impl Entries {
         self.synced.load(Ordering::SeqCst) < self.begun.load(Ordering::SeqCst)
     }
 
+    /// Of a directory that another process may have made entries in: they may be not durable.
+    fn unknown() -> Entries {
+        let entries = Entries::default();
+        drop(entries.making());
+        entries
+    }
+
     /// Called before the directory is synced.
     pub(crate) fn cover(&self) -> Covered {
         let ended = self.ended.load(Ordering::SeqCst);
@@ -120,9 +127,9 @@ pub(crate) struct Directories {
 
 impl Directories {
     pub(crate) fn new() -> Directories {
-        let many = |count: usize| (0..count).map(|_| Entries::default()).collect();
+        let many = |count: usize| (0..count).map(|_| Entries::unknown()).collect();
         Directories {
-            top: Entries::default(),
+            top: Entries::unknown(),
             first: many(FANOUT),
             leaves: many(FANOUT * FANOUT),
         }
