@@ -7,6 +7,7 @@ mod catalogue;
 mod core_state;
 pub mod error;
 pub mod format;
+pub mod fsck;
 mod gc;
 mod handle;
 mod local;
