@@ -107,7 +107,7 @@ impl Drop for PowerFs {
 /// Takes a mount away even where programs still use it, or where its server died.
 pub(crate) fn detach_lazily(mountpoint: &Path) {
     for (program, args) in [
-        ("umount", &["-l"][..]),
+        ("umount", &["-f", "-l"][..]),
         ("fusermount3", &["-u", "-z", "-q"][..]),
     ] {
         let ran = Command::new(program).args(args).arg(mountpoint).output();
