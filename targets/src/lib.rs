@@ -2,3 +2,4 @@
 #![forbid(unsafe_code)]
 pub mod iscsi;
 pub mod scsi;
+pub mod server;

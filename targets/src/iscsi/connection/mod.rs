@@ -283,7 +283,7 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
     /// slowed down, or an answer of the server is owed.
     #[must_use]
     pub fn wants_read(&self) -> bool {
-        !self.output.is_full() && matches!(self.waiting, Waiting::No) && !self.waits_for_decision()
+        !self.output.is_full() && matches!(self.waiting, Waiting::No) && self.undecided().is_none()
     }
 
     /// Whether the connection has ended and all output was taken: close the transport.

@@ -120,15 +120,18 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         None
     }
 
-    /// Whether data is due for a task of which the server has not said how much it wants.
-    pub(super) fn waits_for_decision(&self) -> bool {
-        match (&self.receiver.stage, &self.receiver.sink) {
-            (Stage::Data { .. }, Sink::Task(task, _)) => self
-                .tasks
-                .get(*task)
-                .is_some_and(|task| task.data_out.wanted.is_none() && task.deferred.is_none()),
-            _ => false,
-        }
+    /// The task whose data is due although the server has not said how much it wants: nothing is read
+    /// before `expect_data_out`, `complete` or `abort_task`.
+    #[must_use]
+    pub fn undecided(&self) -> Option<TaskHandle> {
+        let (Stage::Data { .. }, Sink::Task(handle, _)) =
+            (&self.receiver.stage, &self.receiver.sink)
+        else {
+            return None;
+        };
+        let task = self.tasks.get(*handle)?;
+        let undecided = task.data_out.wanted.is_none() && task.deferred.is_none();
+        undecided.then_some(*handle)
     }
 
     fn violated(&mut self, now: Timestamp, violation: Violation) {

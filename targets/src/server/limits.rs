@@ -1,0 +1,54 @@
+//! Every limit of the iSCSI server in one place: connections, memory, batches, patience.
+//! What a peer may send within one connection is limited by `iscsi::limits`.
+
+use std::time::Duration;
+
+/// Sessions of all targets together unless configured otherwise.
+pub const DEFAULT_MAX_SESSIONS: u32 = 1024;
+/// Ceiling of the configured number of sessions: their handles (TSIH) have 16 bits, zero is none.
+pub const MAX_SESSIONS: u32 = 65_535;
+/// Connections that have not completed their login; no more are accepted until one has.
+pub const MAX_CONNECTIONS_IN_LOGIN: usize = 256;
+/// How often accepting looks whether a connection in login has gone on.
+pub const LOGIN_ROOM_INTERVAL: Duration = Duration::from_millis(10);
+/// Pause after accepting failed.
+pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes of one connection's commands that are held at a time: data on its way to the volume, from it, and queued to
+/// be sent. A command beyond waits; at least one always fits.
+pub const MAX_HELD_BYTES: usize = 32 << 20;
+/// Bytes that are received at a time while there is traffic.
+pub const RECEIVE_BYTES: usize = 256 << 10;
+/// Bytes that a connection waits with while there is none.
+pub const IDLE_RECEIVE_BYTES: usize = 4 << 10;
+/// Silence after which the large receive buffer is given back.
+pub const RECEIVE_IDLE: Duration = Duration::from_millis(100);
+/// Bytes that leave in one send, about: what a slow peer takes in less than a ping's patience.
+pub const SEND_BYTES: usize = 1 << 20;
+/// Slices of one send, about: what one system call takes.
+pub const SEND_SLICES: usize = 240;
+/// Pieces of output up to this length are gathered by copying; longer ones leave from where they are.
+pub const SEND_COPY_BYTES: usize = 512;
+/// Bytes of gathered headers in one buffer.
+pub const SEND_GATHER_BYTES: usize = 4 << 10;
+
+/// A large command is run on the volume in parts of this many bytes.
+pub const VOLUME_CHUNK_BYTES: u64 = 1 << 20;
+/// Parts of one command that run at a time.
+pub const VOLUME_CHUNKS: usize = 4;
+/// Ranges of one UNMAP that run at a time.
+pub const UNMAP_RANGES: usize = 8;
+
+/// How long initiators have to log out of a target that is removed.
+pub const REMOVE_GRACE: Duration = Duration::from_secs(3);
+/// Pause before a message to a core whose inbox is full is sent again.
+pub const INBOX_RETRY: Duration = Duration::from_millis(1);
+/// Portal group tag of all portals (RFC 7143 §4.4.1).
+pub const PORTAL_GROUP_TAG: u16 = 1;
+
+const _: () = {
+    let largest = crate::scsi::DEFAULT_MAX_TRANSFER.0;
+    assert!(MAX_HELD_BYTES as u64 >= largest);
+    assert!(VOLUME_CHUNK_BYTES <= atoll_mapper::MAX_IO_BYTES);
+    assert!(SEND_COPY_BYTES < SEND_GATHER_BYTES);
+};

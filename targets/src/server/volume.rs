@@ -1,0 +1,263 @@
+//! What a SCSI command asks of the volume, run on the mapper: large commands in parts, and the one place where the
+//! mapper's errors become the SCSI core's. It knows neither tasks nor connections.
+
+use super::limits::{UNMAP_RANGES, VOLUME_CHUNK_BYTES, VOLUME_CHUNKS};
+use super::wait::bounded;
+use crate::scsi::{ByteRange, Fill, VolumeError};
+use atoll_mapper::{ErrorKind, Segments, VolumeHandle};
+use atoll_reactor::{Buf, LocalFuture, SharedBuf};
+use std::ops::Range;
+
+/// An operation with its data.
+pub(super) enum Work {
+    Read { range: ByteRange, fua: bool },
+    Write { payload: Payload, fua: bool },
+    Flush,
+    Unmap(Vec<ByteRange>),
+    Fill { range: ByteRange, fill: Fill },
+}
+
+/// Whether a failure is one of reading or of writing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Read,
+    Write,
+}
+
+/// The data of a write in parts, each of them written by one call: none crosses a multiple of
+/// [`VOLUME_CHUNK_BYTES`] of the volume, so that the inner ones are aligned.
+pub(super) struct Payload {
+    start: u64,
+    parts: Vec<Buf>,
+}
+
+/// The parts of a range, as positions in the volume.
+fn chunks(range: ByteRange) -> impl Iterator<Item = Range<u64>> {
+    let end = range.start.0 + range.length.0;
+    let mut next = range.start.0;
+    std::iter::from_fn(move || {
+        if next == end {
+            return None;
+        }
+        let start = next;
+        next = (start / VOLUME_CHUNK_BYTES + 1)
+            .saturating_mul(VOLUME_CHUNK_BYTES)
+            .min(end);
+        Some(start..next)
+    })
+}
+
+fn length_of(part: &Range<u64>) -> usize {
+    usize::try_from(part.end - part.start).unwrap_or(usize::MAX)
+}
+
+impl Payload {
+    /// Room for the data of a write to `range`.
+    pub(super) fn new(range: ByteRange) -> Payload {
+        Payload {
+            start: range.start.0,
+            parts: chunks(range)
+                .map(|part| Buf::alloc(length_of(&part)))
+                .collect(),
+        }
+    }
+
+    /// Puts bytes to their place; what lies beyond the end is left out.
+    pub(super) fn put(&mut self, offset: usize, mut bytes: &[u8]) {
+        let mut skip = offset;
+        for part in &mut self.parts {
+            if bytes.is_empty() {
+                return;
+            }
+            if skip >= part.len() {
+                skip -= part.len();
+                continue;
+            }
+            let room = &mut part[skip..];
+            let taken = bytes.len().min(room.len());
+            room[..taken].copy_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            skip = 0;
+        }
+    }
+}
+
+/// Runs an operation to its end; gives the data of a read, nothing otherwise.
+pub(super) async fn run(volume: &VolumeHandle, work: Work) -> Result<Segments, VolumeError> {
+    let done = match work {
+        Work::Read { range, fua } => return read(volume, range, fua).await,
+        Work::Write { payload, fua } => write(volume, payload, fua).await,
+        Work::Flush => flush(volume).await,
+        Work::Unmap(ranges) => unmap(volume, ranges).await,
+        Work::Fill { range, fill } => same(volume, range, fill).await,
+    };
+    done.map(|()| Segments::new())
+}
+
+/// With `fua` what is read is on stable storage (SBC-3 4.10): what was written before is flushed first.
+async fn read(volume: &VolumeHandle, range: ByteRange, fua: bool) -> Result<Segments, VolumeError> {
+    if fua {
+        flush(volume).await?;
+    }
+    let failed = |error| failure(&error, Direction::Read);
+    if range.length.0 <= VOLUME_CHUNK_BYTES {
+        let data = volume.read(range.start.0, range.length.0).await;
+        return data.map_err(failed);
+    }
+    let parts = chunks(range).map(|part| {
+        LocalFuture::new(async move { volume.read(part.start, part.end - part.start).await })
+    });
+    let parts = bounded(VOLUME_CHUNKS, parts).await.map_err(failed)?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// Several parts are made durable together, after all are written.
+async fn write(volume: &VolumeHandle, payload: Payload, fua: bool) -> Result<(), VolumeError> {
+    let failed = |error| failure(&error, Direction::Write);
+    let single = payload.parts.len() == 1;
+    let mut at = payload.start;
+    let mut parts = payload.parts.into_iter().map(|part| {
+        let start = at;
+        at += part.len() as u64;
+        (start, part.freeze())
+    });
+    if single && let Some((start, data)) = parts.next() {
+        return volume.write(start, data, fua).await.map_err(failed);
+    }
+    let writes = parts.map(|(start, data)| {
+        LocalFuture::new(async move { volume.write(start, data, false).await })
+    });
+    bounded(VOLUME_CHUNKS, writes).await.map_err(failed)?;
+    if fua {
+        flush(volume).await?;
+    }
+    Ok(())
+}
+
+async fn flush(volume: &VolumeHandle) -> Result<(), VolumeError> {
+    let done = volume.flush().await;
+    done.map_err(|error| failure(&error, Direction::Write))
+}
+
+async fn unmap(volume: &VolumeHandle, ranges: Vec<ByteRange>) -> Result<(), VolumeError> {
+    let ranges = ranges.into_iter().map(|range| {
+        LocalFuture::new(async move { volume.unmap(range.start.0, range.length.0).await })
+    });
+    let done = bounded(UNMAP_RANGES, ranges).await;
+    done.map(drop)
+        .map_err(|error| failure(&error, Direction::Write))
+}
+
+async fn same(volume: &VolumeHandle, range: ByteRange, fill: Fill) -> Result<(), VolumeError> {
+    let (start, length) = (range.start.0, range.length.0);
+    let failed = |error| failure(&error, Direction::Write);
+    let pattern = match fill {
+        Fill::Unmap => {
+            let done = volume.write_zeroes(start, length, true, false).await;
+            return done.map_err(failed);
+        }
+        Fill::Zeros => {
+            let done = volume.write_zeroes(start, length, false, false).await;
+            return done.map_err(failed);
+        }
+        Fill::Pattern(block) => repeated(&block, length.min(VOLUME_CHUNK_BYTES)),
+    };
+    let writes = chunks(range).map(|part| {
+        // Parts begin at whole blocks, and all blocks are alike.
+        let data = pattern.slice(0..length_of(&part));
+        LocalFuture::new(async move { volume.write(part.start, data, false).await })
+    });
+    let done = bounded(VOLUME_CHUNKS, writes).await;
+    done.map(drop).map_err(failed)
+}
+
+/// As many copies of the block as fill `bytes`, a multiple of its length.
+fn repeated(block: &[u8], bytes: u64) -> SharedBuf {
+    let mut buffer = Buf::alloc(usize::try_from(bytes).unwrap_or(usize::MAX));
+    for copy in buffer.chunks_mut(block.len()) {
+        copy.copy_from_slice(&block[..copy.len()]);
+    }
+    buffer.freeze()
+}
+
+/// The mapper's failures as the SCSI core knows them.
+fn failure(error: &atoll_mapper::Error, direction: Direction) -> VolumeError {
+    tracing::debug!(%error, kind = ?error.kind(), "a volume operation failed");
+    match error.kind() {
+        ErrorKind::NoSpace => VolumeError::NoSpace,
+        ErrorKind::ReadOnly => VolumeError::ReadOnly,
+        ErrorKind::OutOfRange => VolumeError::OutOfRange,
+        ErrorKind::Timeout => VolumeError::Timeout,
+        // A volume that is closed while it is served is on its way away: initiators wait for their logout.
+        ErrorKind::Offline | ErrorKind::Closed | ErrorKind::NotFound => VolumeError::Offline,
+        ErrorKind::Busy | ErrorKind::InUse => VolumeError::Busy,
+        ErrorKind::Corrupt => VolumeError::Corrupt(None),
+        // What is left must not be tried again: a failed device, a volume that is not to be trusted, a lost pool.
+        _ => match direction {
+            Direction::Read => VolumeError::MediumRead(None),
+            Direction::Write => VolumeError::MediumWrite(None),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::{ByteCount, ByteOffset};
+    use atoll_reactor::sim::Sim;
+
+    fn range(start: u64, length: u64) -> ByteRange {
+        ByteRange {
+            start: ByteOffset(start),
+            length: ByteCount(length),
+        }
+    }
+
+    #[test]
+    fn chunks_cover_a_range_without_gaps_and_cross_no_boundary() {
+        let unit = VOLUME_CHUNK_BYTES;
+        for (start, length) in [
+            (0, 512),
+            (unit - 512, 1024),
+            (512, 3 * unit),
+            (unit, unit),
+            (7 * unit - 4096, 16 << 20),
+        ] {
+            let mut next = start;
+            for part in chunks(range(start, length)) {
+                assert_eq!(part.start, next);
+                assert_eq!(part.start / unit, (part.end - 1) / unit);
+                next = part.end;
+            }
+            assert_eq!(next, start + length);
+        }
+    }
+
+    #[test]
+    fn a_payload_takes_its_bytes_in_any_pieces_and_never_more_than_its_length() {
+        Sim::new(1, 1).block_on(async {
+            let length = 2 * VOLUME_CHUNK_BYTES + 1024;
+            let bytes: Vec<u8> = (0..length).map(|at| (at * 31 >> 7) as u8).collect();
+            for step in [1000, 65_536, length as usize] {
+                let mut payload = Payload::new(range(VOLUME_CHUNK_BYTES - 512, length));
+                for (number, piece) in bytes.chunks(step).enumerate() {
+                    payload.put(number * step, piece);
+                }
+                payload.put(length as usize - 1, &[bytes[length as usize - 1], 1, 2]);
+                assert_eq!(payload.parts.len(), 4);
+                let joined: Vec<u8> = payload.parts.iter().flat_map(|p| p.to_vec()).collect();
+                assert!(joined == bytes, "pieces of {step}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_pattern_is_repeated_to_the_length() {
+        Sim::new(1, 1).block_on(async {
+            let block: Vec<u8> = (0..512).map(|at| (at % 251) as u8).collect();
+            let filled = repeated(&block, 512 * 5);
+            assert!(filled.chunks(512).all(|copy| copy == block));
+            assert_eq!(filled.len(), 512 * 5);
+        });
+    }
+}
