@@ -2,6 +2,8 @@
 //! the one of production, `sim` the one of tests. What rows mean is `format`'s business.
 
 mod batch;
+#[cfg(test)]
+mod contract;
 pub mod rocks;
 pub mod sim;
 

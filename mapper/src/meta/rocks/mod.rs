@@ -5,6 +5,8 @@ mod open;
 mod queue;
 mod reader;
 mod space;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use super::{Batch, Durability, MetaReader, MetaStatus, MetaStore, Op, Pair};
@@ -176,6 +178,10 @@ fn start(
         }
         // The threads have ended, so this closes the database; only then others may open it.
         drop(writer);
+        // Unlocked first: a child that is between fork and exec has the descriptor, too.
+        if let Err(error) = lock.unlock() {
+            tracing::warn!(%error, "metadata store: its lock file cannot be unlocked");
+        }
         drop(lock);
         if let Some(answer) = answer {
             let _ = answer.send(result);

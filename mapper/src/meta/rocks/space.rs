@@ -159,6 +159,7 @@ impl<D: Disk> Space<D> {
 pub(super) struct FileSystem {
     directory: PathBuf,
     ballast: PathBuf,
+    growing: PathBuf,
 }
 
 impl FileSystem {
@@ -166,6 +167,7 @@ impl FileSystem {
         FileSystem {
             directory: directory.to_owned(),
             ballast: directory.join("ballast"),
+            growing: directory.join("ballast.new"),
         }
     }
 }
@@ -187,20 +189,25 @@ impl Disk for FileSystem {
 
     fn inflate(&self, bytes: u64) -> io::Result<()> {
         // Under another name first: half a ballast must not be taken for one.
-        let growing = self.directory.join("ballast.new");
-        let made =
-            allocate(&growing, bytes).and_then(|()| std::fs::rename(&growing, &self.ballast));
-        if made.is_err() && growing.exists() {
-            std::fs::remove_file(&growing)?;
+        let made = allocate(&self.growing, bytes)
+            .and_then(|()| std::fs::rename(&self.growing, &self.ballast));
+        if made.is_err() {
+            remove(&self.growing)?;
         }
         made
     }
 
     fn release(&self) -> io::Result<()> {
-        match std::fs::remove_file(&self.ballast) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // What a crash left of a new one goes too.
+        remove(&self.growing)?;
+        remove(&self.ballast)
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The metadata store of simulations: in memory, on the virtual clock, with crashes that lose
 //! unsynced batches and faults on demand. It outlives the simulated machines that use it.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Batch, Durability, MetaReader, MetaStatus, MetaStore, Op, Pair};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, key::describe};
