@@ -118,8 +118,8 @@ pub trait ObjectStore {
     ) -> LocalFuture<'_, Result<()>>;
 
     /// Makes durable what was complete at these objects before the call, whichever core wrote it,
-    /// their existence included. A failure means that any of it may be lost, also if a later call
-    /// succeeds. The records are to be committed with the map that names the objects.
+    /// their existence included; a missing object is skipped. A failure means that any of it may
+    /// be lost, also if a later call succeeds. The records are to be committed with the map that names the objects.
     fn sync<'a>(&'a self, ids: &'a [ObjectId]) -> LocalFuture<'a, Result<Vec<Record>>>;
 
     /// Removes the object; one that is missing already is no error. Durable in no particular
