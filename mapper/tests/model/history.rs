@@ -7,9 +7,9 @@ use atoll_backends::chaos::{Fault, Op};
 use atoll_backends::{ChaosHandle, ErrorKind as StoreError, ObjectSize, Pool, PoolId};
 use atoll_mapper::format::{LogicalBlock, PoolKind};
 use atoll_mapper::meta::{MetaStore, SimMeta};
-use atoll_mapper::types::{InstanceId, ResourceId, ResourceName};
+use atoll_mapper::types::{InstanceId, PoolNumber, ResourceId, ResourceName};
 use atoll_mapper::{
-    ErrorKind, Mapper, MapperConfig, NewPool, NewVolume, PoolFactory, VolumeHandle,
+    ErrorKind, Mapper, MapperConfig, NewPool, NewVolume, PoolFactory, VolumeHandle, fsck,
 };
 use atoll_reactor::sim::Sim;
 use atoll_reactor::{Buf, JoinHandle, cores, spawn};
@@ -491,4 +491,12 @@ async fn read(handle: &VolumeHandle, first: u64, count: u64) -> atoll_mapper::Re
 }
 
 /// The separate reader of the formats finds nothing wrong.
-pub fn check_stores(_sim: &mut Sim, _meta: SimMeta, _pool: Arc<dyn Pool>) {}
+pub fn check_stores(sim: &mut Sim, meta: SimMeta, pool: Arc<dyn Pool>) {
+    let report = sim.block_on(async move {
+        let store = pool.attach().await.expect("the pool is there");
+        let pools = [(PoolNumber::FIRST, store)];
+        fsck::check(&meta, &pools, fsck::Options::default(), &mut |_| {}).await
+    });
+    let report = report.expect("the metadata store is readable");
+    assert!(report.is_clean(), "{:#?}", report.findings);
+}
