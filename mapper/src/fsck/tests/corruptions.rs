@@ -3,6 +3,7 @@
 use super::store::*;
 use crate::fsck::{FindingKind as Kind, MEMORY_LIMIT, Options};
 
+type Change = (&'static str, fn(&mut Store));
 type Case = (&'static str, Kind, fn(&mut Store));
 
 fn expect(cases: &[Case]) {
@@ -582,7 +583,7 @@ fn objects_of_maps_and_pools() {
 
 #[test]
 fn what_a_deletion_or_a_crash_leaves_is_no_error() {
-    let legal: [(&str, fn(&mut Store)); 8] = [
+    let legal: [Change; 8] = [
         ("no object of a dying node is left", |s| {
             s.objects.retain(|(generation, _)| *generation != 0x30)
         }),

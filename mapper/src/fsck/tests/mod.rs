@@ -1,5 +1,6 @@
 //! A healthy store is clean; every corruption gives its own finding and no other; no bytes panic.
 
 mod corruptions;
+mod failures;
 mod healthy;
 mod store;

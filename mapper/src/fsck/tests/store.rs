@@ -4,15 +4,17 @@ use crate::error::Result;
 use crate::fsck::{FindingKind, Options, Report, Severity, check_within};
 use crate::meta::{MetaReader, Pair};
 use crate::types::PoolNumber;
+use atoll_backends::chaos::Op;
 use atoll_backends::{
-    Generation, MemoryOptions, MemoryPool, ObjectId, ObjectIndex, ObjectSize, ObjectStore, Pool,
-    WriteMode,
+    Chaos, ChaosHandle, ChaosOptions, Generation, MemoryOptions, MemoryPool, ObjectId, ObjectIndex,
+    ObjectSize, Pool, WriteMode,
 };
 use atoll_reactor::sim::Sim;
 use atoll_reactor::{LocalFuture, SharedBuf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub const OBJECT: u64 = 64 << 10;
 /// Entries of the volume of nodes 1 and 2.
@@ -25,15 +27,14 @@ pub const DYING: u8 = 3;
 pub const SHA: [u8; 32] = [0x5a; 32];
 
 /// Joins parts of a key or a body.
-#[macro_export]
-macro_rules! fsck_bytes {
+macro_rules! bytes {
     ($($part:expr),* $(,)?) => {{
         let mut out: Vec<u8> = Vec::new();
         $(out.extend_from_slice(&$part);)*
         out
     }};
 }
-pub use fsck_bytes as bytes;
+pub(crate) use bytes;
 
 pub fn le(value: u64) -> [u8; 8] {
     value.to_le_bytes()
@@ -331,7 +332,7 @@ fn maps(store: &mut Store) {
     store.set(key_map(0x40, 3, 0), vec![1, ROW]);
     store.set(
         key_map(0x41, 3, 0),
-        vec![1, OBJ | 0x40, 2, 0x40, OBJ | 0x20, 18, 2, 0x00 | 0x20, 1],
+        vec![1, OBJ | 0x40, 2, 0x40, OBJ | 0x20, 18, 2, 0x20, 1],
     );
     // Node 4, dying: its first page is gone already, of the second an object is left.
     store.set(
@@ -391,13 +392,23 @@ pub fn object_id(generation: u64, index: u64) -> ObjectId {
 
 /// Checks the store with this much memory.
 pub fn run(store: &Store, options: Options, limit: u64) -> Report {
+    run_with(store, options, limit, |_| ()).0.unwrap()
+}
+
+/// The same over a pool with faults; how many reads the pool saw.
+pub fn run_with(
+    store: &Store,
+    options: Options,
+    limit: u64,
+    faults: impl FnOnce(&ChaosHandle) + 'static,
+) -> (Result<Report>, u64) {
     let (rows, store) = (Rc::new(store.sealed()), store.clone());
     Sim::new(1, 1).block_on(async move {
         let pool = MemoryPool::new(MemoryOptions {
             object_size: ObjectSize::new(store.pool_object).unwrap(),
             ..MemoryOptions::default()
         });
-        let objects: Rc<dyn ObjectStore> = pool.attach().await.unwrap();
+        let objects = pool.attach().await.unwrap();
         objects
             .reserve_generations(Generation::new(store.pool_mark).unwrap())
             .await
@@ -409,11 +420,12 @@ pub fn run(store: &Store, options: Options, limit: u64) -> Report {
                 .await
                 .unwrap();
         }
-        let mut pools = vec![(PoolNumber::new(1).unwrap(), objects)];
+        let (chaos, handle) = Chaos::new(Arc::new(pool), ChaosOptions::default());
+        faults(&handle);
+        let mut pools = vec![(PoolNumber::new(1).unwrap(), chaos.attach().await.unwrap())];
         pools.truncate(usize::from(store.pool_open));
-        check_within(&Reader(rows), &pools, options, &mut |_| (), limit)
-            .await
-            .unwrap()
+        let report = check_within(&Reader(rows), &pools, options, &mut |_| (), limit).await;
+        (report, handle.calls(Op::Read))
     })
 }
 
