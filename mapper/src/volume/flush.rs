@@ -26,9 +26,9 @@ const MAX_DIRTY_PAGES: usize = 4096;
 
 #[derive(Default)]
 pub(super) struct FlushState {
-    /// Flushes begun and ended; numbered from 1.
+    /// Flushes begun, numbered from 1, and the last that ended well.
     begun: Cell<u64>,
-    ended: Cell<u64>,
+    succeeded: Cell<u64>,
     running: Cell<bool>,
     /// A write-back is due.
     armed: Cell<bool>,
@@ -50,24 +50,24 @@ impl Volume {
         // One that begins from now on carries all that was acknowledged before.
         let wanted = state.begun.get() + 1;
         loop {
-            if state.ended.get() >= wanted {
+            if state.succeeded.get() >= wanted {
                 return self.check_fault();
             }
             if !state.running.replace(true) {
                 let number = state.begun.get() + 1;
                 state.begun.set(number);
                 let outcome = self.flush_once().await;
-                state.ended.set(number);
                 state.running.set(false);
                 state.waiting.notify();
                 match &outcome {
-                    Err(error) if error.kind() != ErrorKind::NoSpace => self.set_fault(error),
-                    _ => {}
+                    Ok(()) => state.succeeded.set(number),
+                    Err(error) if was_refused(error) => {}
+                    Err(error) => self.set_fault(error),
                 }
-                // Who waited for this one finds its failure by the fault, or flushes again.
+                // Who waited for this one flushes again, and meets the fault if there is one.
                 outcome?;
             } else {
-                let free = || (state.ended.get() >= wanted || !state.running.get()).then_some(());
+                let free = || (state.succeeded.get() >= wanted || !state.running.get()).then_some(());
                 state.waiting.until(free).await;
             }
         }
@@ -94,7 +94,7 @@ impl Volume {
         if !batch.is_empty()
             && let Err(error) = self.meta.commit(batch, Durability::Synced).await
         {
-            if error.kind() == ErrorKind::NoSpace {
+            if was_refused(&error) {
                 // Refused without effect: everything stays to be committed by a later flush.
                 self.table.not_committed(table);
                 self.partials.not_committed(partials);
@@ -126,7 +126,12 @@ impl Volume {
             let mut batch = Batch::new();
             put_records(self.pool.number, &records, &mut batch);
             let outcome = self.meta.commit(batch, Durability::Synced).await;
-            outcome.inspect_err(|error| self.set_fault(error))?;
+            if let Err(error) = outcome {
+                if !was_refused(&error) {
+                    self.set_fault(&error);
+                }
+                return Err(error);
+            }
             self.pool.store.records_committed(&records);
         }
         Ok(())
@@ -198,4 +203,10 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+/// A commit that the metadata store refused without effect; any other failure leaves open what is
+/// durable.
+fn was_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Busy)
 }

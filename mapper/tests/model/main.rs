@@ -11,6 +11,8 @@ use world::World;
 
 /// Operations in a plain test run, over all seeds.
 const STEPS: u64 = 50_000;
+/// Operations of the long mode (`ATOLL_SOAK=1`): hours.
+const SOAK_STEPS: u64 = 20_000_000;
 /// Operations per seed.
 const STEPS_PER_SEED: u64 = 500;
 const FIRST_SEED: u64 = 1;
@@ -50,7 +52,9 @@ fn histories_with_power_losses_agree_with_the_model() {
         );
         return;
     }
-    let wanted = setting("ATOLL_MODEL_STEPS").unwrap_or(STEPS);
+    let soak = setting("ATOLL_SOAK").is_some_and(|on| on != 0);
+    let plain = if soak { SOAK_STEPS } else { STEPS };
+    let wanted = setting("ATOLL_MODEL_STEPS").unwrap_or(plain);
     let mut total = Progress::default();
     let mut seed = FIRST_SEED;
     while total.operations < wanted {
