@@ -14,12 +14,16 @@ use crate::error::{Error, ErrorKind, Result};
 use atoll_reactor::LocalFuture;
 use atoll_reactor::oneshot::{self, Receiver, Sender};
 use crossbeam::queue::SegQueue;
-use open::{Opened, from_rocks};
+use open::{DirectoryLock, Opened, from_rocks};
 use queue::WorkQueue;
 use reader::{Read, SnapshotId, SnapshotWork, Work};
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use space::{FileSystem, Limits, Space};
-use std::path::{Path, PathBuf};
+#[allow(
+    clippy::disallowed_types,
+    reason = "only unlocked, on a thread of the store's"
+)]
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -78,9 +82,11 @@ struct Shared {
 
 /// A metadata store in a directory: `db` (RocksDB), `lock`, and `ballast`.
 ///
-/// Dropping it without [`MetaStore::close`] ends it in the background.
+/// Dropping it without [`MetaStore::close`] blocks the thread until it is closed: a reactor awaits
+/// `close` before.
 pub struct RocksMeta {
     shared: Arc<Shared>,
+    last: Option<JoinHandle<()>>,
 }
 
 impl RocksMeta {
@@ -89,10 +95,9 @@ impl RocksMeta {
     /// `InUse`: another process has it open. `Corrupt`: RocksDB refuses what it finds.
     pub fn open(directory: &Path, mode: OpenMode, options: &RocksOptions) -> Result<RocksMeta> {
         let opened = open::open(directory, mode, options)?;
-        let readers = options.reader_threads.max(1);
         let shared = Arc::new(Shared {
             commits: CommitQueue::default(),
-            reads: WorkQueue::new(MAX_QUEUED_READS, readers),
+            reads: WorkQueue::new(MAX_QUEUED_READS, options.reader_threads.max(1)),
             snapshots: WorkQueue::new(MAX_QUEUED_READS, 1),
             released: SegQueue::new(),
             mode,
@@ -100,8 +105,15 @@ impl RocksMeta {
             full: Arc::default(),
             failed: Arc::default(),
         });
-        start(directory, opened, shared.clone(), options, readers)?;
-        Ok(RocksMeta { shared })
+        let started = start(directory, opened, &shared, options);
+        if started.is_err() {
+            // The threads that did start end, and with them the database.
+            shared.commits.push_close(None);
+            shared.reads.stop();
+            shared.snapshots.stop();
+        }
+        let last = Some(started?);
+        Ok(RocksMeta { shared, last })
     }
 
     /// For checks of a store that no daemon has open. Blocks: not for a reactor.
@@ -120,6 +132,11 @@ impl Drop for RocksMeta {
         if !self.shared.closing.swap(true, Ordering::SeqCst) {
             self.shared.commits.push_close(None);
         }
+        if let Some(last) = self.last.take()
+            && last.join().is_err()
+        {
+            tracing::error!("metadata store: its last thread has panicked");
+        }
     }
 }
 
@@ -132,63 +149,99 @@ async fn answered<T>(receiver: Receiver<Result<T>>) -> Result<T> {
     receiver.await.unwrap_or_else(|_| Err(closed()))
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(run)
         .map_err(|error| Error::with_source(ErrorKind::Io, "cannot start a thread", error))
 }
 
+/// Starts the threads; the last one to end is given back.
 fn start(
     directory: &Path,
     opened: Opened,
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
     options: &RocksOptions,
-    readers: usize,
-) -> Result<()> {
+) -> Result<JoinHandle<()>> {
     let Opened { db, lock } = opened;
     let db = Arc::new(db);
-    let mut threads = Vec::new();
-    for worker in 0..readers {
-        let (db, shared, directory) = (db.clone(), shared.clone(), directory.to_owned());
-        let run = move || reader::run(&db, &directory, &shared.reads, worker);
-        threads.push(spawn("meta-read", run)?);
-    }
-    let (for_snapshots, all) = (db.clone(), shared.clone());
-    let run = move || reader::run_snapshots(&for_snapshots, &all.snapshots, &all.released);
-    threads.push(spawn("meta-snapshot", run)?);
+    let readers = start_readers(directory, &db, shared)?;
     let limits = Limits {
         ballast: options.ballast_bytes,
         low_water: options.low_water_bytes,
     };
-    let directory: PathBuf = directory.to_owned();
-    let run = move || {
-        let writable = shared.mode != OpenMode::ReadOnly;
-        let disk = FileSystem::new(&directory);
-        let mut writer = Writer {
-            engine: Rocks { db, writable },
-            space: writable.then(|| Space::new(disk, limits, shared.full.clone())),
-            failure: None,
-            failed: shared.failed.clone(),
-        };
-        let (answer, mut result) = writer.run(&shared.commits);
-        stop(&shared, threads);
-        if result.is_ok() {
-            result = writer.engine.flush();
-        }
-        // The threads have ended, so this closes the database; only then others may open it.
-        drop(writer);
-        // Unlocked first: a child that is between fork and exec has the descriptor, too.
-        if let Err(error) = lock.unlock() {
-            tracing::warn!(%error, "metadata store: its lock file cannot be unlocked");
-        }
-        drop(lock);
-        if let Some(answer) = answer {
-            let _ = answer.send(result);
-        }
+    let (all, disk) = (shared.clone(), FileSystem::new(directory));
+    let writer = spawn("meta-write", move || write(db, disk, limits, &all, readers))?;
+    let all = shared.clone();
+    spawn("meta-end", move || end(&all, writer, lock))
+}
+
+fn start_readers(
+    directory: &Path,
+    db: &Arc<DB>,
+    shared: &Arc<Shared>,
+) -> Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    for worker in 0..shared.reads.workers() {
+        let (db, shared, directory) = (db.clone(), shared.clone(), directory.to_owned());
+        let run = move || reader::run(&db, &directory, &shared.reads, worker);
+        threads.push(spawn("meta-read", run)?);
+    }
+    let (db, shared) = (db.clone(), shared.clone());
+    let run = move || reader::run_snapshots(&db, &shared.snapshots, &shared.released);
+    threads.push(spawn("meta-snapshot", run)?);
+    Ok(threads)
+}
+
+/// Who waits for the end, and how it went.
+type Ended = (Option<Sender<Result<()>>>, Result<()>);
+
+/// The writing thread: works until the store is closed, then ends the others and the database.
+fn write(
+    db: Arc<DB>,
+    disk: FileSystem,
+    limits: Limits,
+    shared: &Shared,
+    readers: Vec<JoinHandle<()>>,
+) -> Ended {
+    let writable = shared.mode != OpenMode::ReadOnly;
+    let mut writer = Writer {
+        engine: Rocks { db, writable },
+        space: writable.then(|| Space::new(disk, limits, shared.full.clone())),
+        failure: None,
+        failed: shared.failed.clone(),
     };
-    // A writer that does not start leaves the others without work; they end with the process.
-    spawn("meta-write", run).map(drop)
+    let (answer, mut result) = writer.run(&shared.commits);
+    stop(shared, readers);
+    if result.is_ok() {
+        result = writer.engine.flush();
+    }
+    // The readers have ended, so this closes the database.
+    drop(writer);
+    (answer, result)
+}
+
+/// The last thread: answers when every thread that RocksDB knows has ended, since a process that
+/// exits under one of them may abort.
+fn end(shared: &Shared, writer: JoinHandle<Ended>, lock: DirectoryLock) {
+    let ended = writer.join();
+    shared.closing.store(true, Ordering::SeqCst);
+    shared.commits.end();
+    lock.release();
+    match ended {
+        // The caller may have given up.
+        Ok((Some(answer), result)) => drop(answer.send(result)),
+        Ok((None, _)) => {}
+        Err(_) => {
+            tracing::error!("metadata store: the writing thread has panicked");
+            shared.failed.store(true, Ordering::SeqCst);
+            shared.reads.stop();
+            shared.snapshots.stop();
+        }
+    }
 }
 
 /// Ends the readers and drops what nobody will answer any more.

@@ -38,7 +38,19 @@ const INFO_LOGS: usize = 3;
 /// The open database, and the lock that keeps others out of its directory.
 pub(super) struct Opened {
     pub(super) db: DB,
-    pub(super) lock: File,
+    pub(super) lock: DirectoryLock,
+}
+
+/// Keeps every other process out, readers too: they would see files vanish under them.
+pub(super) struct DirectoryLock(File);
+
+impl DirectoryLock {
+    /// Unlocked, not only closed: a child between fork and exec has the descriptor, too.
+    pub(super) fn release(self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "metadata store: its lock file cannot be unlocked");
+        }
+    }
 }
 
 pub(super) fn database_of(directory: &Path) -> PathBuf {
@@ -112,8 +124,7 @@ fn sync_directory(directory: &Path) -> Result<()> {
         .map_err(|error| io("sync", directory, error))
 }
 
-/// Keeps every other process out, readers too: they would see files vanish under them.
-fn lock(directory: &Path, mode: OpenMode) -> Result<File> {
+fn lock(directory: &Path, mode: OpenMode) -> Result<DirectoryLock> {
     let path = directory.join("lock");
     let write = mode != OpenMode::ReadOnly;
     let mut file = OpenOptions::new()
@@ -149,7 +160,7 @@ fn lock(directory: &Path, mode: OpenMode) -> Result<File> {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(|error| io("write", &path, error))?;
     }
-    Ok(file)
+    Ok(DirectoryLock(file))
 }
 
 fn rocks_options(mode: OpenMode, options: &RocksOptions) -> Options {

@@ -59,6 +59,10 @@ impl<T> WorkQueue<T> {
         }
     }
 
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// Waits, without blocking the thread, while the queue is full. False, and the work is dropped,
     /// if the queue is or was stopped.
     pub(super) async fn submit(&self, work: T) -> bool {
