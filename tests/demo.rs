@@ -55,5 +55,5 @@ fn make_run_on_a_bare_clone_serves_the_demo_volume() {
     assert!(info.contains("10 GiB"), "{info}");
     process::send(&make.0, Signal::Term);
     process::wait(&mut make.0, "make run after SIGTERM");
-    assert!(data.join("main").exists(), "its data is gone");
+    assert!(data.join("meta").exists(), "its data is gone");
 }
