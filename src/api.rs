@@ -72,8 +72,6 @@ pub enum VolumeState {
     Ok,
     /// A sync failed or damage was found: nothing more is acknowledged until it is checked.
     Faulted,
-    /// Its name is free again; its space is being given back.
-    Deleting,
 }
 
 /// A volume as it is now.
@@ -88,8 +86,10 @@ pub struct Volume {
     #[schema(value_type = u32, example = 512)]
     pub block_size: BlockSize,
     pub pool: ResourceName,
-    /// Bytes of the volume that the pool holds: whole objects that are mapped.
-    pub used: ByteSize,
+    /// Bytes of the volume that the pool holds: whole objects that are mapped. Only where one volume
+    /// is shown: the whole map is read for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<ByteSize>,
     pub state: VolumeState,
     /// Why the state is not `ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,10 +169,8 @@ pub enum PoolType {
 #[serde(rename_all = "lowercase")]
 pub enum PoolState {
     Ok,
-    /// Its store fails; volumes on it answer with errors.
+    /// Its store does not answer; volumes on it answer with errors.
     Faulted,
-    /// It could not be opened at the start; its volumes are not served.
-    Offline,
 }
 
 /// A pool as it is now.
@@ -186,11 +184,13 @@ pub struct Pool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub object_size: ByteSize,
-    /// Bytes the store can hold in all; absent where it has no bound of its own.
+    /// Bytes that the store can hold in all (of a `file` pool: its whole file system); absent where it
+    /// has no bound, or does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<ByteSize>,
-    /// Bytes in objects of this pool.
-    pub used: ByteSize,
+    /// Bytes of these that are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<ByteSize>,
     /// Volumes that live in it.
     pub volumes: u64,
     pub state: PoolState,
@@ -269,6 +269,9 @@ pub struct Export {
     pub portals: Vec<String>,
     /// Sessions logged in now.
     pub sessions: u64,
+    /// Why it cannot be reached now, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 impl Export {
@@ -342,13 +345,8 @@ pub struct CoreStatus {
     pub poll: String,
     /// Part of the time since the daemon's start that was spent on work, 0 to 1.
     pub busy_share: f64,
-    /// Sessions it serves.
-    pub sessions: u64,
-    /// Bytes of its I/O buffers, in use and in all.
-    pub buffers_used: ByteSize,
+    /// Bytes of its I/O buffers.
     pub buffers: ByteSize,
-    /// The ways to the kernel that are in use, such as `io_uring, SINGLE_ISSUER, DEFER_TASKRUN`.
-    pub features: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -368,11 +366,14 @@ pub struct MetadataStatus {
     pub path: String,
     /// Bytes on disk.
     pub used: ByteSize,
-    /// Bytes free on the device below it.
-    pub free: ByteSize,
-    /// Bytes of map pages and bitmaps in memory, and the most there may be.
-    pub pages_used: ByteSize,
-    pub pages_budget: ByteSize,
+    /// Bytes free on the file system below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<ByteSize>,
+    /// Most bytes of map pages and bitmaps in memory, over all cores.
+    pub page_memory: ByteSize,
+    /// Why it does not take changes any more, or no growing ones, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Counters since the daemon's start. They only grow; a difference of two answers is a rate.
@@ -380,41 +381,80 @@ pub struct MetadataStatus {
 pub struct Stats {
     pub uptime_seconds: u64,
     pub cores: Vec<CoreStats>,
-    pub volumes: Vec<NamedStats>,
-    pub exports: Vec<NamedStats>,
+    /// In order of their names; those that were used since the start.
+    pub volumes: Vec<VolumeStats>,
+    /// In order of their names; those that are served.
+    pub exports: Vec<ExportStats>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What a reactor did, and where its time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CoreStats {
     /// Number of the reactor, from 0.
     pub id: u32,
-    #[serde(flatten)]
-    pub io: IoStats,
+    /// Rounds of its loop.
+    pub turns: u64,
+    /// Times that a task was run.
+    pub tasks: u64,
+    /// Operations handed to the kernel, and those that came back.
+    pub submissions: u64,
+    pub completions: u64,
+    /// System calls that it took.
+    pub enters: u64,
+    /// Nanoseconds in turns that found work, in those that found none, and asleep.
+    pub busy_ns: u64,
+    pub polling_ns: u64,
+    pub asleep_ns: u64,
 }
 
+/// What was done to a volume, through whichever export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NamedStats {
+pub struct VolumeStats {
     pub name: ResourceName,
     #[serde(flatten)]
     pub io: IoStats,
 }
 
-/// Completed commands, their bytes, and the sums of their times in nanoseconds.
+/// Operations that were asked for, and bytes of those that ended well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IoStats {
     pub reads: u64,
     pub read_bytes: u64,
-    pub read_ns: u64,
     pub writes: u64,
     pub write_bytes: u64,
-    pub write_ns: u64,
     pub flushes: u64,
-    pub flush_ns: u64,
     /// Unmaps and writes of zeros.
     pub unmaps: u64,
     pub unmap_bytes: u64,
-    /// Commands that ended with an error of the daemon or of a store.
+    /// Operations that ended with an error of the daemon or of a store.
     pub errors: u64,
+}
+
+/// What initiators asked of an export, since it was added or since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExportStats {
+    pub name: ResourceName,
+    #[serde(flatten)]
+    pub commands: CommandStats,
+}
+
+/// Commands that were answered, their bytes, and sums of the times from arrival to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommandStats {
+    pub reads: u64,
+    pub read_bytes: u64,
+    /// Nanoseconds, of all reads together.
+    pub read_ns: u64,
+    pub writes: u64,
+    pub write_bytes: u64,
+    /// Nanoseconds, of all writes together.
+    pub write_ns: u64,
+    /// Commands of other kinds.
+    pub others: u64,
+    /// Commands of all kinds that did not end well.
+    pub errors: u64,
+    /// Commands that were ended by their initiator, or with their session.
+    pub aborted: u64,
 }
 
 /// How bad a finding is.
@@ -441,23 +481,43 @@ pub struct Finding {
     pub text: String,
 }
 
-/// What `fsck` looked at and found.
+/// Findings of one kind that there was no room for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Omitted {
+    pub severity: Severity,
+    pub kind: String,
+    pub count: u64,
+}
+
+/// What `fsck` looked at and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FsckReport {
     pub pools: u64,
     pub volumes: u64,
     pub nodes: u64,
+    /// Pages of maps, as far as they are kept one by one.
     pub pages: u64,
+    /// Objects that the pools hold.
     pub objects: u64,
+    /// Objects whose data was read: all that a map names, in a deep check.
+    pub read: u64,
+    /// The first of each kind.
     pub findings: Vec<Finding>,
+    /// How many more there are of each kind.
+    pub omitted: Vec<Omitted>,
 }
 
 impl FsckReport {
-    pub fn count(&self, severity: Severity) -> usize {
-        self.findings
+    /// Findings of this severity, the omitted ones too.
+    pub fn count(&self, severity: Severity) -> u64 {
+        let found = self
+            .findings
             .iter()
             .filter(|finding| finding.severity == severity)
-            .count()
+            .count();
+        let omitted = self.omitted.iter();
+        let omitted = omitted.filter(|omitted| omitted.severity == severity);
+        found as u64 + omitted.map(|omitted| omitted.count).sum::<u64>()
     }
 
     /// No error was found. Notes and warnings do not count.

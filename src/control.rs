@@ -23,7 +23,7 @@ pub trait Control: Send + Sync + 'static {
     /// Creates a volume. `AlreadyExists` whenever the name is taken: `if_not_exists` is not for
     /// the engine to look at. `NotFound` without the pool.
     fn create_volume(&self, request: CreateVolume) -> Answer<'_, Volume>;
-    /// All volumes, in order of their names; those being deleted come last.
+    /// All volumes, in order of their names, without what they use.
     fn volumes(&self) -> Answer<'_, Vec<Volume>>;
     fn volume(&self, name: ResourceName) -> Answer<'_, Volume>;
     /// Grows or shrinks; the present size again is no change and no error.

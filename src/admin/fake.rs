@@ -110,7 +110,7 @@ impl Catalogue {
             size: request.size,
             block_size: request.block_size,
             pool: request.pool,
-            used: ByteSize::default(),
+            used: Some(ByteSize::default()),
             state: VolumeState::Ok,
             fault: None,
             created: CREATED,
@@ -140,7 +140,7 @@ impl Catalogue {
             path: request.path,
             object_size: request.object_size,
             capacity: (request.pool_type == PoolType::File).then_some(ByteSize::mib(1 << 20)),
-            used: ByteSize::default(),
+            free: (request.pool_type == PoolType::File).then_some(ByteSize::mib(1 << 19)),
             volumes: 0,
             state: PoolState::Ok,
             fault: None,
@@ -161,10 +161,7 @@ impl Catalogue {
                 cpu: 3,
                 poll: "adaptive".to_owned(),
                 busy_share: 0.25,
-                sessions: 0,
-                buffers_used: ByteSize::default(),
                 buffers: ByteSize::mib(64),
-                features: vec!["io_uring".to_owned()],
             }],
             listeners: vec![Listener {
                 protocol: Protocol::Iscsi,
@@ -179,9 +176,9 @@ impl Catalogue {
                 store: "memory".to_owned(),
                 path: "/data/meta".to_owned(),
                 used: ByteSize::default(),
-                free: ByteSize::mib(1024),
-                pages_used: ByteSize::default(),
-                pages_budget: ByteSize::mib(64),
+                free: Some(ByteSize::mib(1024)),
+                page_memory: ByteSize::mib(64),
+                fault: None,
             },
         }
     }
@@ -190,18 +187,21 @@ impl Catalogue {
         let io = IoStats {
             reads: 2,
             read_bytes: 8192,
-            read_ns: 100_000,
             ..IoStats::default()
         };
-        let named = |name: &ResourceName| NamedStats {
+        let of = |name: &ResourceName| VolumeStats {
             name: name.clone(),
             io,
         };
         Stats {
             uptime_seconds: 61,
-            cores: vec![CoreStats { id: 0, io }],
-            volumes: self.volumes.keys().map(named).collect(),
-            exports: self.exports.keys().map(named).collect(),
+            cores: vec![CoreStats {
+                turns: 7,
+                busy_ns: 1_500_000,
+                ..CoreStats::default()
+            }],
+            volumes: self.volumes.keys().map(of).collect(),
+            exports: Vec::new(),
         }
     }
 }
@@ -270,6 +270,7 @@ impl Control for FakeControl {
                 protocols: request.protocols,
                 portals: vec!["127.0.0.1:3260".to_owned()],
                 sessions: 0,
+                fault: None,
             };
             c.exports.insert(request.name, export.clone());
             Ok(export)

@@ -291,7 +291,7 @@ fn status_and_stats_come_whole() {
     assert_eq!(client.get::<Status>("/v1/status").unwrap().volumes, 1);
     let stats: Stats = client.get("/v1/stats").unwrap();
     assert_eq!(
-        (stats.volumes[0].io.reads, stats.cores[0].io.read_bytes),
+        (stats.volumes[0].io.reads, stats.volumes[0].io.read_bytes),
         (2, 8192)
     );
 }

@@ -99,7 +99,8 @@ Examples:
     #[command(after_help = "\
 Reads metadata and pools with a reader of its own and changes nothing. Refused while a daemon runs
 on the directory. Exits with 0 when it is clean (notes and warnings aside), with 1 when errors were
-found, and with another code when it could not be checked.
+found, and with another code when it could not be checked. Whether every object can be read is
+looked at with --deep only: that takes as long as reading all the data.
 
 Examples:
   atoll fsck
@@ -251,9 +252,10 @@ Example:
 pub enum PoolVerb {
     /// Add a pool
     #[command(after_help = "\
-file    one file per object in a directory of any file system; the directory is created where
-        missing, and refused where it belongs to another pool or to a running daemon
-memory  memory of the daemon, gone when it stops
+file    one file per object in a directory of any file system; the directory is created where it
+        is missing (not those above it), and refused where it holds anything else: other files,
+        another pool, the pool of a running daemon
+memory  up to 1 GiB of the daemon's memory; its data is gone when the daemon stops
 null    takes every write and keeps nothing; for measuring
 
 Example:
@@ -301,4 +303,7 @@ pub struct Fsck {
     /// The daemon's configuration file (TOML), if it has one
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Read every object, too
+    #[arg(long)]
+    pub deep: bool,
 }

@@ -8,8 +8,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::api::{
-    Export, FsckReport, IoStats, Pool, PoolState, PoolType, Protocol, Severity, Stats, Status,
-    Volume, VolumeKind, VolumeState,
+    CommandStats, Export, FsckReport, IoStats, Pool, PoolState, PoolType, Protocol, Severity,
+    Stats, Status, Volume, VolumeKind, VolumeState,
 };
 use crate::units::ByteSize;
 
@@ -70,6 +70,10 @@ fn exact(size: ByteSize) -> String {
     format!("{size} ({} bytes)", size.get())
 }
 
+fn size_or_dash(size: Option<ByteSize>) -> String {
+    size.map_or_else(|| "-".to_owned(), |size| size.to_string())
+}
+
 fn or_none(rows: usize, nouns: &str, text: String) -> String {
     if rows == 0 {
         format!("no {nouns}\n")
@@ -82,7 +86,6 @@ fn volume_state(volume: &Volume) -> &'static str {
     match volume.state {
         VolumeState::Ok => "ok",
         VolumeState::Faulted => "faulted",
-        VolumeState::Deleting => "deleting",
     }
 }
 
@@ -91,17 +94,12 @@ pub fn volumes(volumes: &[Volume]) -> Output {
         vec![
             v.name.to_string(),
             v.size.to_string(),
-            v.used.to_string(),
             u32::from(v.block_size).to_string(),
             v.pool.to_string(),
             volume_state(v).to_owned(),
         ]
     });
-    let text = table(
-        &["NAME", "SIZE", "USED", "BLOCK", "POOL", "STATE"],
-        &[1, 2, 3],
-        rows,
-    );
+    let text = table(&["NAME", "SIZE", "BLOCK", "POOL", "STATE"], &[1, 2], rows);
     Output::new(&volumes, or_none(volumes.len(), "volumes", text))
 }
 
@@ -114,12 +112,14 @@ pub fn volume(volume: &Volume) -> Output {
         ("id", volume.id.to_string()),
         ("kind", kind.to_owned()),
         ("size", exact(volume.size)),
-        ("used", exact(volume.used)),
+    ];
+    rows.extend(volume.used.map(|used| ("used", exact(used))));
+    rows.extend([
         ("block size", u32::from(volume.block_size).to_string()),
         ("pool", volume.pool.to_string()),
         ("created", volume.created.to_string()),
         ("state", volume_state(volume).to_owned()),
-    ];
+    ]);
     rows.extend(volume.fault.clone().map(|fault| ("fault", fault)));
     Output::new(volume, properties(&rows))
 }
@@ -136,7 +136,6 @@ fn pool_state(pool: &Pool) -> &'static str {
     match pool.state {
         PoolState::Ok => "ok",
         PoolState::Faulted => "faulted",
-        PoolState::Offline => "offline",
     }
 }
 
@@ -154,16 +153,15 @@ pub fn pools(pools: &[Pool]) -> Output {
             p.name.to_string(),
             pool_type(p).to_owned(),
             p.object_size.to_string(),
-            p.used.to_string(),
-            p.capacity
-                .map_or_else(|| "-".to_owned(), |capacity| capacity.to_string()),
+            size_or_dash(p.capacity),
+            size_or_dash(p.free),
             p.volumes.to_string(),
             pool_state(p).to_owned(),
             p.path.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
     let header = [
-        "NAME", "TYPE", "OBJECT", "USED", "CAPACITY", "VOLUMES", "STATE", "PATH",
+        "NAME", "TYPE", "OBJECT", "CAPACITY", "FREE", "VOLUMES", "STATE", "PATH",
     ];
     Output::new(
         &pools,
@@ -178,11 +176,9 @@ pub fn pool(pool: &Pool) -> Output {
         ("type", pool_type(pool).to_owned()),
     ];
     rows.extend(pool.path.clone().map(|path| ("path", path)));
-    rows.extend([
-        ("object size", exact(pool.object_size)),
-        ("used", exact(pool.used)),
-    ]);
+    rows.push(("object size", exact(pool.object_size)));
     rows.extend(pool.capacity.map(|capacity| ("capacity", exact(capacity))));
+    rows.extend(pool.free.map(|free| ("free", exact(free))));
     rows.extend([
         ("volumes", pool.volumes.to_string()),
         ("created", pool.created.to_string()),
@@ -278,31 +274,25 @@ pub fn status(status: &Status) -> Output {
             "metadata",
             format!(
                 "{} in {}: {}, {} free",
-                metadata.store, metadata.path, metadata.used, metadata.free
+                metadata.store,
+                metadata.path,
+                metadata.used,
+                size_or_dash(metadata.free)
             ),
         ),
-        (
-            "map pages",
-            format!(
-                "{} of at most {}",
-                metadata.pages_used, metadata.pages_budget
-            ),
-        ),
+        ("map pages", format!("at most {}", metadata.page_memory)),
     ]);
+    rows.extend(metadata.fault.clone().map(|fault| ("fault", fault)));
     let cores = status.cores.iter().map(|core| {
         vec![
             core.id.to_string(),
             core.cpu.to_string(),
             core.poll.clone(),
             format!("{:.1} %", core.busy_share * 100.0),
-            core.sessions.to_string(),
-            format!("{} of {}", core.buffers_used, core.buffers),
-            core.features.join(", "),
+            core.buffers.to_string(),
         ]
     });
-    let header = [
-        "CORE", "CPU", "POLL", "BUSY", "SESSIONS", "BUFFERS", "FEATURES",
-    ];
+    let header = ["CORE", "CPU", "POLL", "BUSY", "BUFFERS"];
     let text = format!(
         "{}\n{}",
         properties(&rows),
@@ -331,53 +321,78 @@ fn uptime(seconds: u64) -> String {
 }
 
 pub fn stats(stats: &Stats) -> Output {
+    let cores = stats.cores.iter().map(|core| {
+        vec![
+            core.id.to_string(),
+            core.turns.to_string(),
+            core.tasks.to_string(),
+            core.submissions.to_string(),
+            core.completions.to_string(),
+            core.enters.to_string(),
+            milliseconds(core.busy_ns),
+            milliseconds(core.polling_ns),
+            milliseconds(core.asleep_ns),
+        ]
+    });
     let header = [
-        "READS", "BYTES", "MEAN", "WRITES", "BYTES", "MEAN", "FLUSHES", "MEAN", "UNMAPS", "BYTES",
-        "ERRORS",
-    ];
-    let right: Vec<usize> = (1..=header.len()).collect();
-    let section = |first: &str, rows: Vec<(String, IoStats)>| {
-        let header: Vec<&str> = std::iter::once(first).chain(header).collect();
-        let rows = rows
-            .into_iter()
-            .map(|(name, io)| [vec![name], io_cells(&io)].concat());
-        table(&header, &right, rows)
-    };
-    let named = |list: &[crate::api::NamedStats]| {
-        list.iter()
-            .map(|s| (s.name.to_string(), s.io))
-            .collect::<Vec<_>>()
-    };
-    let mut text = section(
         "CORE",
-        stats
-            .cores
+        "TURNS",
+        "TASKS",
+        "SUBMITTED",
+        "COMPLETED",
+        "ENTERS",
+        "BUSY",
+        "POLLING",
+        "ASLEEP",
+    ];
+    let mut text = table(&header, &[1, 2, 3, 4, 5, 6, 7, 8], cores);
+    if !stats.volumes.is_empty() {
+        let volumes = stats
+            .volumes
             .iter()
-            .map(|core| (core.id.to_string(), core.io))
-            .collect(),
-    );
-    for (first, list) in [("VOLUME", &stats.volumes), ("EXPORT", &stats.exports)] {
-        if !list.is_empty() {
-            let _ = write!(text, "\n{}", section(first, named(list)));
-        }
+            .map(|volume| [vec![volume.name.to_string()], io_cells(&volume.io)].concat());
+        let header = [
+            "VOLUME", "READS", "BYTES", "WRITES", "BYTES", "FLUSHES", "UNMAPS", "BYTES", "ERRORS",
+        ];
+        let _ = write!(
+            text,
+            "\n{}",
+            table(&header, &[1, 2, 3, 4, 5, 6, 7, 8], volumes)
+        );
+    }
+    if !stats.exports.is_empty() {
+        let exports = stats.exports.iter().map(|export| {
+            [
+                vec![export.name.to_string()],
+                command_cells(&export.commands),
+            ]
+            .concat()
+        });
+        let header = [
+            "EXPORT", "READS", "BYTES", "MEAN", "WRITES", "BYTES", "MEAN", "OTHERS", "ERRORS",
+            "ABORTED",
+        ];
+        let _ = write!(
+            text,
+            "\n{}",
+            table(&header, &[1, 2, 3, 4, 5, 6, 7, 8, 9], exports)
+        );
     }
     Output::new(stats, text)
 }
 
-fn io_cells(io: &IoStats) -> Vec<String> {
+fn command_cells(commands: &CommandStats) -> Vec<String> {
     let bytes = |bytes| ByteSize::bytes(bytes).to_string();
     vec![
-        io.reads.to_string(),
-        bytes(io.read_bytes),
-        mean(io.read_ns, io.reads),
-        io.writes.to_string(),
-        bytes(io.write_bytes),
-        mean(io.write_ns, io.writes),
-        io.flushes.to_string(),
-        mean(io.flush_ns, io.flushes),
-        io.unmaps.to_string(),
-        bytes(io.unmap_bytes),
-        io.errors.to_string(),
+        commands.reads.to_string(),
+        bytes(commands.read_bytes),
+        mean(commands.read_ns, commands.reads),
+        commands.writes.to_string(),
+        bytes(commands.write_bytes),
+        mean(commands.write_ns, commands.writes),
+        commands.others.to_string(),
+        commands.errors.to_string(),
+        commands.aborted.to_string(),
     ]
 }
 
@@ -387,6 +402,25 @@ fn mean(nanoseconds: u64, count: u64) -> String {
         None => "-".to_owned(),
         Some(mean) => format!("{}.{} us", mean / 1000, mean % 1000 / 100),
     }
+}
+
+fn io_cells(io: &IoStats) -> Vec<String> {
+    let bytes = |bytes| ByteSize::bytes(bytes).to_string();
+    vec![
+        io.reads.to_string(),
+        bytes(io.read_bytes),
+        io.writes.to_string(),
+        bytes(io.write_bytes),
+        io.flushes.to_string(),
+        io.unmaps.to_string(),
+        bytes(io.unmap_bytes),
+        io.errors.to_string(),
+    ]
+}
+
+fn milliseconds(nanoseconds: u64) -> String {
+    let tenths = nanoseconds / 100_000;
+    format!("{}.{} ms", tenths / 10, tenths % 10)
 }
 
 fn severity(severity: Severity) -> &'static str {
@@ -409,9 +443,22 @@ pub fn fsck(report: &FsckReport) -> Output {
             finding.text
         );
     }
+    for omitted in &report.omitted {
+        let _ = writeln!(
+            text,
+            "{}: {}: and {} more",
+            severity(omitted.severity),
+            omitted.kind,
+            omitted.count
+        );
+    }
+    let read = match report.read {
+        0 => String::new(),
+        read => format!(", {read} of them read"),
+    };
     let _ = writeln!(
         text,
-        "checked {} pools, {} volumes, {} nodes, {} pages, {} objects",
+        "checked {} pools, {} volumes, {} nodes, {} pages, {} objects{read}",
         report.pools, report.volumes, report.nodes, report.pages, report.objects
     );
     let count = |severity| report.count(severity);
@@ -436,7 +483,7 @@ mod tests {
     use crate::api::Finding;
 
     #[test]
-    fn up_times_and_means_print_short() {
+    fn times_print_short() {
         for (seconds, text) in [
             (0, "0s"),
             (59, "59s"),
@@ -445,6 +492,7 @@ mod tests {
         ] {
             assert_eq!(uptime(seconds), text);
         }
+        assert_eq!(milliseconds(1_234_567_890), "1234.5 ms");
         assert_eq!(
             (mean(0, 0).as_str(), mean(123_456, 1).as_str()),
             ("-", "123.4 us")
@@ -466,6 +514,7 @@ mod tests {
             pages: 4,
             objects: 5,
             findings: vec![finding(Severity::Note)],
+            ..FsckReport::default()
         };
         assert!(report.is_clean());
         assert!(
@@ -487,5 +536,14 @@ mod tests {
                 .ends_with("damaged: 1 errors, 0 warnings, 1 notes\n")
         );
         assert!(output.json.unwrap().contains("\"where\": \"volume a\""));
+
+        report.omitted.push(crate::api::Omitted {
+            severity: Severity::Error,
+            kind: "object_missing".to_owned(),
+            count: 9,
+        });
+        let text = fsck(&report).text;
+        assert!(text.contains("\nerror: object_missing: and 9 more\n"));
+        assert!(text.ends_with("damaged: 10 errors, 0 warnings, 1 notes\n"));
     }
 }

@@ -103,7 +103,7 @@ fn volumes_from_create_to_delete() {
     );
     assert_eq!(
         ok(&served, "volume list"),
-        "NAME    SIZE  USED  BLOCK  POOL  STATE\ndemo  10 GiB   0 B    512  main  ok\n"
+        "NAME    SIZE  BLOCK  POOL  STATE\ndemo  10 GiB    512  main  ok\n"
     );
     let shown = ok(&served, "volume show demo");
     assert!(
@@ -224,7 +224,7 @@ fn json_is_the_answer_of_the_api_and_keeps_its_shape() {
   "path": "/data/main",
   "object_size": 4194304,
   "capacity": 1099511627776,
-  "used": 0,
+  "free": 549755813888,
   "volumes": 1,
   "state": "ok",
   "created": 1796083199
@@ -255,15 +255,14 @@ fn status_and_stats_are_tables() {
         "uptime     1m 1s\n",
         "iscsi      127.0.0.1:3260\n",
         "25.0 %",
-        "io_uring",
+        "64 MiB",
     ] {
         assert!(status.contains(part), "{part:?}: {status}");
     }
     let stats = ok(&served, "stats");
-    for part in ["CORE  ", "\nVOLUME  ", "demo", "8 KiB", "50.0 us"] {
+    for part in ["CORE  ", "\nVOLUME  ", "demo", "8 KiB", "1.5 ms"] {
         assert!(stats.contains(part), "{part:?}: {stats}");
     }
-    assert!(!stats.contains("EXPORT"));
 }
 
 #[test]

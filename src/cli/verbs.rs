@@ -2,6 +2,9 @@
 //! an [`Output`].
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
 
 use crate::admin::client::{Answered, Client};
 use crate::api::{
@@ -16,6 +19,9 @@ use crate::name::ResourceName;
 
 use super::args::{ExportVerb, Fsck, Global, PoolAdd, PoolVerb, VolumeCreate, VolumeVerb};
 use super::render::{self, Output};
+
+/// How often the sign of life of a long verb moves.
+const SPINNER_TICK: Duration = Duration::from_millis(100);
 
 pub fn volume(client: &Client, verb: VolumeVerb) -> Result<Output> {
     match verb {
@@ -209,7 +215,8 @@ pub fn stats(client: &Client) -> Result<Output> {
     Ok(render::stats(&stats))
 }
 
-/// Checks the data directory while holding the lock that a daemon would hold.
+/// Checks the data directory while holding the lock that a daemon would hold. Shows how far it is
+/// on stderr, where that is a terminal.
 pub fn fsck(global: &Global, fsck: Fsck) -> Result<FsckReport> {
     let overrides = Overrides {
         data: global.data.clone(),
@@ -221,5 +228,11 @@ pub fn fsck(global: &Global, fsck: Fsck) -> Result<FsckReport> {
     let config = Config::load(fsck.config.as_deref(), overrides)?;
     let context = format!("cannot check {}", config.data.display());
     let _lock = DataLock::existing(&config.data).map_err(|e| e.context(&context))?;
-    engine::fsck(&config).map_err(|e| e.context(&context))
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(SPINNER_TICK);
+    let shown = bar.clone();
+    let tell = move |step, done| shown.set_message(format!("{step}: {done}"));
+    let report = engine::fsck(&config, fsck.deep, Box::new(tell));
+    bar.finish_and_clear();
+    report.map_err(|e| e.context(&context))
 }
