@@ -15,7 +15,7 @@ pub struct IscsiServerConfig {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
     /// The portals that discovery answers. Empty: the address listened on, or where that is the wildcard address, the
-    /// one that the asking connection came to.
+    /// one that the asking connection came to. Port 0 stands for the one listened on.
     pub advertise: Vec<SocketAddr>,
     /// Commands that one session may have outstanding, 1 to [`iscsi::limits::MAX_QUEUE_DEPTH`].
     pub queue_depth: u32,

@@ -16,16 +16,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Listens, and makes every core's part. On the first core.
+/// Listens, makes every core's part and the targets, and only then accepts. On the first core.
 pub(super) async fn start(
     cores: Vec<CoreHandle>,
-    config: IscsiServerConfig,
+    mut config: IscsiServerConfig,
+    targets: Vec<TargetSpec>,
 ) -> Result<Arc<Shared>> {
     let listener = TcpListener::bind(config.listen).map_err(|error| {
         let text = format!("cannot listen for iSCSI on {}", config.listen);
         Error::with_source(ErrorKind::Io, text, error)
     })?;
-    let shared = Shared::new(config, cores, listener.local_addr());
+    let bound = listener.local_addr();
+    for portal in config
+        .advertise
+        .iter_mut()
+        .filter(|portal| portal.port() == 0)
+    {
+        portal.set_port(bound.port());
+    }
+    let shared = Shared::new(config, cores, bound);
     let first = CoreState::install(shared.clone(), 0);
     for core in 1..shared.cores.len() {
         let on_that_core = shared.clone();
@@ -36,6 +45,12 @@ pub(super) async fn start(
             uninstall(&shared, core).await;
             let text = format!("core {} cannot serve iSCSI", shared.cores[core].id());
             return Err(Error::with_source(ErrorKind::Busy, text, error));
+        }
+    }
+    for spec in targets {
+        if let Err(error) = add_target(first.clone(), spec).await {
+            uninstall(&shared, shared.cores.len()).await;
+            return Err(error);
         }
     }
     spawn_detached(accept(first, listener));

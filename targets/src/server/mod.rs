@@ -48,11 +48,23 @@ impl IscsiServer {
     /// Listens on the first of the cores and serves on all. Errors: `Io` if the address cannot be listened on,
     /// `Invalid` for no cores or a value out of its range.
     pub async fn start(cores: Vec<CoreHandle>, config: IscsiServerConfig) -> Result<IscsiServer> {
+        IscsiServer::start_with(cores, config, Vec::new()).await
+    }
+
+    /// The same with targets: no connection is accepted before all are there, so that an initiator which comes back
+    /// after a restart is not told that its target does not exist. Errors: those of [`IscsiServer::add_target`] too.
+    pub async fn start_with(
+        cores: Vec<CoreHandle>,
+        config: IscsiServerConfig,
+        targets: Vec<TargetSpec>,
+    ) -> Result<IscsiServer> {
         config.validate()?;
         let Some(first) = cores.first().cloned() else {
             return Err(Error::new(ErrorKind::Invalid, "no cores to serve iSCSI on"));
         };
-        let started = first.call(move || control::start(cores, config)).await;
+        let started = first
+            .call(move || control::start(cores, config, targets))
+            .await;
         let shared = started.map_err(|error| match error {
             RemoteError::Full => Error::with_source(ErrorKind::Busy, "the first core", error),
             RemoteError::Closed => closed(),
