@@ -261,7 +261,12 @@ impl Link {
     fn answer(&self, session: &Session, task: &Task, response: Response, data: &[SharedBuf]) {
         let good = response.status == Status::Good;
         let returned = response.data_in.len() as u64;
-        let transfer = if good { task.transfer + returned } else { 0 };
+        // What the initiator's length had no room for is told of failed writes too (RFC 7143 §11.4.5.1).
+        let cut_short = task.offered > 0 && u64::from(task.offered) < task.transfer;
+        let transfer = match good || cut_short {
+            true => task.transfer + returned,
+            false => 0,
+        };
         session.count(|counters| {
             let latency = now().since(task.arrived);
             counters.errors += u64::from(!good);
@@ -273,7 +278,8 @@ impl Link {
                 }
                 Kind::Write => {
                     counters.writes += 1;
-                    counters.written_bytes += transfer.min(u64::from(task.offered));
+                    let written = if good { transfer } else { 0 };
+                    counters.written_bytes += written.min(u64::from(task.offered));
                     counters.write_latency += latency;
                 }
                 Kind::Other => counters.others += 1,

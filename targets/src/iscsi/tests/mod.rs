@@ -6,6 +6,7 @@ mod keys;
 mod logins;
 mod model;
 mod replay;
+mod requests;
 mod rules;
 mod transfers;
 
