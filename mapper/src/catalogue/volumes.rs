@@ -49,6 +49,12 @@ impl Catalogue {
         let _verb = self.verb().await?;
         check_size(new.size)?;
         self.check_free(&new.name)?;
+        if self.resources.borrow().contains_key(&new.id) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("there is a resource {} already", new.id),
+            ));
+        }
         let pool = self
             .pool_named(&new.pool)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no pool \"{}\"", new.pool)))?;
@@ -251,10 +257,11 @@ impl Catalogue {
                 let volume = state.volume(id)?;
                 // A volume that cannot be flushed is deleted all the same: what its last
                 // uncommitted writes created is found by the leak scan.
-                if let Err(error) = volume.retire(run).await
-                    && error.kind() == ErrorKind::Busy
-                {
-                    return Err(error);
+                if let Err(error) = volume.retire(run).await {
+                    if error.kind() == ErrorKind::Busy {
+                        return Err(error);
+                    }
+                    volume.abandon(&error);
                 }
                 state.volumes.borrow_mut().remove(&id);
                 Ok(())

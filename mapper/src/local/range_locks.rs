@@ -75,6 +75,11 @@ impl RangeLocks {
         guard
     }
 
+    /// True if somebody holds or waits for a part of the object.
+    pub(crate) fn is_locked(&self, object: ObjectIndex) -> bool {
+        self.objects.borrow().contains_key(&object)
+    }
+
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.objects.borrow().is_empty()

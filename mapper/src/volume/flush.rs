@@ -13,7 +13,7 @@ use crate::local::WaitQueue;
 use crate::meta::{Batch, Durability};
 use atoll_backends::{ObjectId, ObjectIndex, Record};
 use atoll_reactor::{sleep, spawn_detached};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,6 +23,9 @@ use std::time::Duration;
 const WRITE_BACK_INTERVAL: Duration = Duration::from_secs(5);
 /// Changed pages of one volume above which a commit is made without being asked for.
 const MAX_DIRTY_PAGES: usize = 4096;
+/// The same of partial records, and of objects that were written and not synced.
+const MAX_DIRTY_RECORDS: usize = 4096;
+const MAX_UNSYNCED: usize = 65_536;
 
 #[derive(Default)]
 pub(super) struct FlushState {
@@ -33,6 +36,8 @@ pub(super) struct FlushState {
     /// A write-back is due.
     armed: Cell<bool>,
     waiting: WaitQueue,
+    /// Records of syncs whose batch was refused: they go with the next one.
+    records: RefCell<Vec<Record>>,
 }
 
 impl Volume {
@@ -67,7 +72,8 @@ impl Volume {
                 // Who waited for this one flushes again, and meets the fault if there is one.
                 outcome?;
             } else {
-                let free = || (state.succeeded.get() >= wanted || !state.running.get()).then_some(());
+                let free =
+                    || (state.succeeded.get() >= wanted || !state.running.get()).then_some(());
                 state.waiting.until(free).await;
             }
         }
@@ -88,7 +94,9 @@ impl Volume {
         put_dead(self.pool.number, &dead_runs, &mut batch);
 
         objects.sort_unstable();
-        let records = self.sync_store(&objects).await?;
+        let synced = self.sync_store(&objects).await?;
+        let mut records = self.flush.records.take();
+        records.extend(synced);
         put_records(self.pool.number, &records, &mut batch);
         batch.set_frees(!dead.is_empty());
         if !batch.is_empty()
@@ -99,6 +107,9 @@ impl Volume {
                 self.table.not_committed(table);
                 self.partials.not_committed(partials);
                 self.dead.borrow_mut().append(&mut dead);
+                let mut later = self.flush.records.borrow_mut();
+                records.append(&mut later);
+                *later = records;
             }
             return Err(error);
         }
@@ -121,7 +132,9 @@ impl Volume {
                 None => return self.flush_inside().await,
             }
         }
-        let records = self.sync_store(&objects).await?;
+        let synced = self.sync_store(&objects).await?;
+        let mut records = self.flush.records.take();
+        records.extend(synced);
         if !records.is_empty() {
             let mut batch = Batch::new();
             put_records(self.pool.number, &records, &mut batch);
@@ -183,16 +196,30 @@ impl Volume {
             };
             volume.flush.armed.set(false);
             if volume.is_dirty() && volume.check_fault().is_ok() {
-                // A failure is sticky and logged; nobody waits for this one.
-                let _ = volume.flush_inside().await;
+                // A failure is sticky and logged, or the metadata store is full: tried again then.
+                if volume.flush_inside().await.is_err() && volume.check_fault().is_ok() {
+                    volume.changed();
+                }
             }
         });
     }
 
     fn is_dirty(&self) -> bool {
         self.table.dirty_pages() > 0
+            || self.partials.is_dirty()
             || !self.unsynced.borrow().is_empty()
+            || !self.flush.records.borrow().is_empty()
             || !self.dead.borrow().is_empty()
+    }
+
+    /// Flushes when what the next one has to take is too much to be kept, before more is written.
+    pub(super) async fn keep_bounds(&self) -> Result<()> {
+        let records = self.partials.dirty_records();
+        let much = self.budget.is_over() && records > 0;
+        if much || records > MAX_DIRTY_RECORDS || self.unsynced.borrow().len() > MAX_UNSYNCED {
+            self.flush_inside().await?;
+        }
+        Ok(())
     }
 
     /// Commits when more of the map is unsaved than memory allows, before more is changed.

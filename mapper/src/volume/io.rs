@@ -195,6 +195,7 @@ impl Volume {
 
     /// Writes a piece that is either whole blocks or a part of one block.
     async fn write_piece(&self, piece: Piece, data: SharedBuf) -> Result<()> {
+        self.keep_bounds().await?;
         let blocks = piece.blocks();
         let held = self.locks.lock(piece.index, blocks).await;
         let (_, stored) = self.stored(&piece).await?;
@@ -407,8 +408,10 @@ impl Volume {
     }
 
     pub(super) async fn zero_piece(&self, piece: Piece, how: Zeroing) -> Result<()> {
-        if self.table.lookup(piece.index).await?.kind() == EntryKind::Absent {
-            // A write that creates the object now is concurrent with us: either order is right.
+        let absent = self.table.lookup(piece.index).await?.kind() == EntryKind::Absent;
+        // A write that creates the object now may be one that its initiator has given up: what comes
+        // after that must not be undone by it.
+        if absent && !self.locks.is_locked(piece.index) {
             return Ok(());
         }
         if piece.is_whole_object(self.pool.object_size) && how != Zeroing::Zero {
@@ -427,6 +430,8 @@ impl Volume {
 
     /// A part of a block, unless nothing is stored there.
     async fn write_over(&self, part: Piece, zeros: SharedBuf) -> Result<()> {
+        // Behind those that create the object.
+        drop(self.locks.lock(part.index, part.blocks()).await);
         match self.stored(&part).await?.1 {
             Stored::Nothing => Ok(()),
             _ => self.write_piece(part, zeros).await,
@@ -450,6 +455,7 @@ impl Volume {
     }
 
     async fn zero_blocks(&self, part: &Piece, how: Zeroing) -> Result<()> {
+        self.keep_bounds().await?;
         let blocks = part.blocks();
         let _held = self.locks.lock(part.index, blocks).await;
         let zero = match how {

@@ -99,6 +99,8 @@ pub(crate) struct Volume {
     retired: Cell<bool>,
     trimming: Cell<bool>,
     trimmed: WaitQueue,
+    /// Closed by who changes the node's row.
+    row_changes: Rc<Gate>,
     fault: RefCell<Option<Error>>,
     io_timeout: Duration,
 }
@@ -145,6 +147,7 @@ impl Volume {
             retired: Cell::new(false),
             trimming: Cell::new(false),
             trimmed: WaitQueue::default(),
+            row_changes: Rc::default(),
             fault: RefCell::default(),
             io_timeout: open.io_timeout,
         })
@@ -209,27 +212,47 @@ impl Volume {
 
     /// Waits until nothing runs on the volume, makes it durable, and lets nothing begin any more.
     /// A clean stop then keeps the generation by the returned row, of the start numbered `run`.
-    pub(crate) async fn retire(&self, run: u64) -> Result<NodeRow> {
+    pub(crate) async fn retire(self: &Rc<Self>, run: u64) -> Result<NodeRow> {
+        let busy = |_| {
+            Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "volume {}: its running I/O did not end in time; try again",
+                    self.id
+                ),
+            )
+        };
         let closed = timeout(self.io_timeout, self.gate.close())
             .await
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::Busy,
-                    format!(
-                        "volume {}: its running I/O did not end in time; try again",
-                        self.id
-                    ),
-                )
-            })?;
+            .map_err(busy)?;
         self.retired.set(true);
         drop(closed);
-        self.flush_inside().await?;
+        let volume = self.clone();
+        // A trim changes the map and the row as I/O does.
+        let quiet = run_to_end(async move {
+            let trim_ended = || (!volume.trimming.get()).then_some(());
+            volume.trimmed.until(trim_ended).await;
+            volume.flush_inside().await
+        });
+        match timeout(self.io_timeout, quiet).await {
+            Ok(flushed) => flushed?,
+            Err(late) => {
+                self.retired.set(false);
+                self.start_trim();
+                return Err(busy(late));
+            }
+        }
         let row = NodeRow {
             current: self.current.get(),
             run,
             ..self.node_row.borrow().clone()
         };
         Ok(row)
+    }
+
+    /// It is deleted although it could not be retired: nothing of it is committed any more.
+    pub(crate) fn abandon(&self, error: &Error) {
+        self.set_fault(error);
     }
 
     /// The generation for new objects.

@@ -203,6 +203,16 @@ impl Partials {
         }
     }
 
+    /// Changed records that no commit has taken yet.
+    pub(crate) fn dirty_records(&self) -> usize {
+        self.dirty.borrow().len()
+    }
+
+    /// True if a commit has something to do here.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.borrow().is_empty() || !self.removed.borrow().is_empty()
+    }
+
     pub(crate) fn take_dirty(&self) -> PartialCopy {
         let mut ids: Vec<ObjectId> = self.dirty.borrow_mut().drain().collect();
         ids.sort_unstable();
@@ -261,6 +271,10 @@ impl Evictable for Partials {
             .borrow()
             .get(&token)
             .is_some_and(|(_, partial)| partial.used.replace(false))
+    }
+
+    fn holds(&self, token: u64) -> bool {
+        self.records.borrow().contains_key(&token)
     }
 
     fn evict(&self, token: u64) -> Eviction {

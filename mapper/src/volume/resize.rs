@@ -34,12 +34,21 @@ impl Volume {
         }
     }
 
-    async fn grow(&self, row: ResourceRow) -> Result<()> {
-        let finished = || {
-            (self.node_row.borrow().trim.is_none() || self.fault.borrow().is_some()).then_some(())
-        };
-        self.trimmed.until(finished).await;
+    async fn grow(self: &Rc<Self>, row: ResourceRow) -> Result<()> {
+        let ended =
+            || (self.node_row.borrow().trim.is_none() || !self.trimming.get()).then_some(());
+        let waited = timeout(self.io_timeout, self.trimmed.until(ended)).await;
         self.check_fault()?;
+        if waited.is_err() || self.node_row.borrow().trim.is_some() {
+            self.start_trim();
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "volume {}: what its shrink cut off is still being dropped; try again later",
+                    self.id
+                ),
+            ));
+        }
         let mut batch = Batch::new();
         batch.put_row(Key::resource(self.id), &row);
         self.meta.commit(batch, Durability::Synced).await?;
@@ -69,6 +78,8 @@ impl Volume {
             self.zero_piece(piece, Zeroing::ZeroUnmap).await?;
         }
         self.flush_inside().await?;
+        // A trim that ends now ends before or after it, and sees which.
+        let _rows = self.row_changes.close().await;
         let before = self.node_row.borrow().clone();
         let node_row = NodeRow {
             trim: Some(
@@ -112,9 +123,13 @@ impl Volume {
             let Some(trim) = self.node_row.borrow().trim else {
                 return Ok(());
             };
-            self.trim_from(trim / u64::from(self.pool.object_size.bytes()))
-                .await?;
+            let first = trim / u64::from(self.pool.object_size.bytes());
+            if !self.trim_from(first).await? {
+                // The volume is being closed; its next opening goes on.
+                return Ok(());
+            }
             self.flush_inside().await?;
+            let _rows = self.row_changes.close().await;
             let before = self.node_row.borrow().clone();
             if before.trim != Some(trim) {
                 // Shrunk again meanwhile.
@@ -127,15 +142,16 @@ impl Volume {
             let mut batch = Batch::new();
             batch.set_frees(true);
             batch.put_row(Key::node(self.node), &node_row);
+            self.meta.commit(batch, Durability::Synced).await?;
             self.node_row.replace(node_row);
-            return self.meta.commit(batch, Durability::Synced).await;
         }
     }
 
-    /// Drops all entries from this index on. No I/O reaches them.
-    async fn trim_from(&self, first: u64) -> Result<()> {
+    /// Drops all entries from this index on; false if the volume was closed before it ended. No I/O
+    /// reaches them.
+    async fn trim_from(&self, first: u64) -> Result<bool> {
         let Some(first) = ObjectIndex::new(first) else {
-            return Ok(());
+            return Ok(true);
         };
         let (first_page, first_slot) = page_of(first);
         let mut rows = Cursor::new(KeyRange::groups_of(self.node));
@@ -143,7 +159,7 @@ impl Volume {
         loop {
             let pairs = rows.next(&*self.meta, SCAN_ROWS).await?;
             if pairs.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             for (key, value) in pairs {
                 let Some(ParsedKey::Group(_, group)) = Key::parse(&key) else {
@@ -157,6 +173,9 @@ impl Volume {
                     let page = group.page(place);
                     if page < first_page || *entry == Entry::ABSENT {
                         continue;
+                    }
+                    if self.retired.get() {
+                        return Ok(false);
                     }
                     let from = if page == first_page { first_slot } else { 0 };
                     self.trim_page(page, from).await?;

@@ -426,6 +426,13 @@ impl Evictable for PageTable {
         }
     }
 
+    fn holds(&self, token: u64) -> bool {
+        match place_of(token) {
+            Place::Page(no) => self.pages.borrow().contains_key(&no),
+            Place::Group(no) => self.groups.borrow().contains_key(&no),
+        }
+    }
+
     fn evict(&self, token: u64) -> Eviction {
         match place_of(token) {
             Place::Page(no) => {
