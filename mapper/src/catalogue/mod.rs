@@ -52,6 +52,8 @@ pub(crate) struct PoolEntry {
     _pool: Arc<dyn Pool>,
     /// End of the reserved generations, exclusive.
     mark: Cell<Generation>,
+    /// The highest mark that the pool itself has taken durably.
+    kept: Cell<Generation>,
 }
 
 pub(crate) struct ResourceEntry {

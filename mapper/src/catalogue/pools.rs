@@ -135,6 +135,7 @@ impl Catalogue {
             row,
             _pool: pool,
             mark: Cell::new(own.max(kept)),
+            kept: Cell::new(own.max(kept)),
         })
     }
 
@@ -202,16 +203,16 @@ impl Catalogue {
             .store
             .reserve_generations(end)
             .await?;
+        // A later chunk may have come to here before this one. The highest is taken in the turn of the
+        // commit's call, so that no commit lowers the mark of one before it.
+        let reserved_below = {
+            let pools = self.pools.borrow();
+            let entry = pools.get(&number).ok_or_else(|| no_pool(number))?;
+            entry.kept.set(entry.kept.get().max(end));
+            entry.kept.get()
+        };
         let mut batch = Batch::new();
-        // Marks of later chunks may have been committed before this one: the highest wins.
-        let kept: Option<MarkRow> = get_row(&*self.meta, &Key::mark(number)).await?;
-        let kept = kept.map_or(Generation::ZERO, |mark| mark.reserved_below);
-        batch.put_row(
-            Key::mark(number),
-            &MarkRow {
-                reserved_below: end.max(kept),
-            },
-        );
+        batch.put_row(Key::mark(number), &MarkRow { reserved_below });
         self.meta.commit(batch, Durability::Synced).await?;
         Ok(start)
     }
