@@ -50,6 +50,7 @@ impl Progress {
     }
 }
 
+pub const POOL_ID: PoolId = PoolId([9; 16]);
 const MAX_VOLUMES: usize = 3;
 const MAX_PARALLEL: usize = 8;
 /// Largest volume: over two pages of 512 objects.
@@ -62,13 +63,13 @@ fn name(text: &str) -> ResourceName {
     ResourceName::new(text).expect("a valid name")
 }
 
+/// Runs until it is dropped, or the mapper was stopped cleanly. Faults come by `chaos` if there is one.
 pub async fn life(
-    meta: Arc<SimMeta>,
+    meta: Arc<dyn MetaStore>,
     factory: Arc<dyn PoolFactory>,
-    chaos: ChaosHandle,
+    chaos: Option<ChaosHandle>,
     shared: SharedRef,
 ) {
-    let meta: Arc<dyn MetaStore> = meta;
     let config = MapperConfig {
         page_memory: PAGE_MEMORY,
         io_timeout: Duration::from_secs(30),
@@ -78,7 +79,7 @@ pub async fn life(
         .expect("the mapper starts on what is left");
     let pool = NewPool {
         name: name("main"),
-        id: PoolId([9; 16]),
+        id: POOL_ID,
         kind: PoolKind::File,
         object_size: ObjectSize::new(OBJECT_SIZE).expect("valid"),
         options: String::new(),
@@ -93,20 +94,7 @@ pub async fn life(
         chaos,
     };
     life.verify_all().await;
-    if life.shared.borrow().faults {
-        life.chaos
-            .fail_with_probability(Op::Write, 0.01, Fault::Error(StoreError::Io));
-        life.chaos
-            .fail_with_probability(Op::Read, 0.01, Fault::Error(StoreError::Io));
-        life.chaos
-            .fail_with_probability(Op::Sync, 0.02, Fault::Error(StoreError::Io));
-        life.chaos
-            .fail_with_probability(Op::WriteZeroes, 0.01, Fault::Error(StoreError::Io));
-    }
-    for op in [Op::Write, Op::Read, Op::Sync, Op::WriteZeroes, Op::Delete] {
-        life.chaos
-            .delay(op, Duration::ZERO..Duration::from_millis(3));
-    }
+    life.arm_faults();
     loop {
         let chance = life.random(0..1000);
         match chance {
@@ -114,7 +102,7 @@ pub async fn life(
             50..80 => life.delete().await,
             80..160 => life.resize().await,
             160..163 => {
-                life.chaos.heal();
+                life.heal();
                 if life.stop().await {
                     return;
                 }
@@ -127,10 +115,33 @@ pub async fn life(
 struct Life {
     mapper: Mapper,
     shared: SharedRef,
-    chaos: ChaosHandle,
+    chaos: Option<ChaosHandle>,
 }
 
 impl Life {
+    fn arm_faults(&self) {
+        let Some(chaos) = &self.chaos else { return };
+        if self.shared.borrow().faults {
+            for (op, probability) in [
+                (Op::Write, 0.01),
+                (Op::Read, 0.01),
+                (Op::Sync, 0.02),
+                (Op::WriteZeroes, 0.01),
+            ] {
+                chaos.fail_with_probability(op, probability, Fault::Error(StoreError::Io));
+            }
+        }
+        for op in [Op::Write, Op::Read, Op::Sync, Op::WriteZeroes, Op::Delete] {
+            chaos.delay(op, Duration::ZERO..Duration::from_millis(3));
+        }
+    }
+
+    fn heal(&self) {
+        if let Some(chaos) = &self.chaos {
+            chaos.heal();
+        }
+    }
+
     fn random(&self, range: std::ops::Range<u64>) -> u64 {
         self.shared.borrow_mut().rng.random_range(range)
     }
@@ -401,6 +412,10 @@ impl Life {
         let (volume, handle) = (volume.to_string(), handle.clone());
         let chance = self.random(0..100);
         spawn(async move {
+            if life.shared.borrow().ended {
+                // The model has been taken away: nothing may be submitted behind its back.
+                return std::future::pending().await;
+            }
             match chance {
                 0..45 => life.write(&volume, &handle, first, count, chance < 8).await,
                 45..60 => life.zero(&volume, &handle, first, count, chance < 54).await,

@@ -4,6 +4,7 @@
 
 mod history;
 mod oracle;
+mod real;
 mod world;
 
 use history::Progress;
@@ -13,6 +14,9 @@ use world::World;
 const STEPS: u64 = 50_000;
 /// Operations of the long mode (`ATOLL_SOAK=1`): hours.
 const SOAK_STEPS: u64 = 20_000_000;
+/// Operations on the real stack, and of its long mode.
+const REAL_STEPS: u64 = 2_000;
+const REAL_SOAK_STEPS: u64 = 500_000;
 /// Operations per seed.
 const STEPS_PER_SEED: u64 = 500;
 const FIRST_SEED: u64 = 1;
@@ -21,6 +25,10 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+fn is_soak() -> bool {
+    setting("ATOLL_SOAK").is_some_and(|on| on != 0)
 }
 
 /// Prints the seed if the test fails on it.
@@ -52,8 +60,7 @@ fn histories_with_power_losses_agree_with_the_model() {
         );
         return;
     }
-    let soak = setting("ATOLL_SOAK").is_some_and(|on| on != 0);
-    let plain = if soak { SOAK_STEPS } else { STEPS };
+    let plain = if is_soak() { SOAK_STEPS } else { STEPS };
     let wanted = setting("ATOLL_MODEL_STEPS").unwrap_or(plain);
     let mut total = Progress::default();
     let mut seed = FIRST_SEED;
@@ -65,4 +72,21 @@ fn histories_with_power_losses_agree_with_the_model() {
     // A history in which nothing happens proves nothing.
     assert!(total.crashes > 100 && total.clean_stops > 20, "{total:?}");
     assert!(total.flushes > 100 && total.verified > 1000, "{total:?}");
+}
+
+#[test]
+fn histories_on_rocksdb_and_a_file_pool_agree_with_the_model() {
+    let steps = if is_soak() {
+        REAL_SOAK_STEPS
+    } else {
+        REAL_STEPS
+    };
+    let seed = setting("ATOLL_MODEL_SEED").unwrap_or(FIRST_SEED);
+    let _named = Seed(seed);
+    let done = real::run(seed, steps);
+    println!("{done:?}");
+    assert!(
+        done.crashes > 3 && done.flushes > 50 && done.verified > 1000,
+        "{done:?}"
+    );
 }

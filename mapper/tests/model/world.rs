@@ -23,6 +23,7 @@ pub const OBJECT_SIZE: u32 = 64 << 10;
 const MAX_LIFE: u64 = 6_000;
 
 /// What the tasks of a life and the world share.
+#[derive(Clone)]
 pub struct Shared {
     pub rng: ChaCha8Rng,
     pub volumes: BTreeMap<String, VolumeModel>,
@@ -33,10 +34,29 @@ pub struct Shared {
     pub crashed: bool,
     /// The life ended by a clean stop.
     pub stopped: bool,
+    /// The life is over: nothing more is submitted.
+    pub ended: bool,
     /// A stop failed: only the power button is left.
     pub hopeless: bool,
     /// Errors are injected in this life.
     pub faults: bool,
+}
+
+impl Shared {
+    pub fn new(seed: u64) -> Shared {
+        Shared {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            volumes: BTreeMap::new(),
+            progress: Progress::default(),
+            next_volume: 1,
+            next_stamp: 1,
+            crashed: false,
+            stopped: false,
+            ended: false,
+            hopeless: false,
+            faults: false,
+        }
+    }
 }
 
 pub type SharedRef = Rc<RefCell<Shared>>;
@@ -70,24 +90,13 @@ impl World {
             atomic_unit: 512,
         };
         let (chaos, handle) = Chaos::new(Arc::new(memory), options);
-        let shared = Shared {
-            rng: ChaCha8Rng::seed_from_u64(seed),
-            volumes: BTreeMap::new(),
-            progress: Progress::default(),
-            next_volume: 1,
-            next_stamp: 1,
-            crashed: false,
-            stopped: false,
-            hopeless: false,
-            faults: false,
-        };
         World {
             seed,
             lives: 0,
             meta: SimMeta::new(seed),
             pool: Arc::new(chaos),
             chaos: handle,
-            shared: Rc::new(RefCell::new(shared)),
+            shared: Rc::new(RefCell::new(Shared::new(seed))),
         }
     }
 
@@ -115,7 +124,7 @@ impl World {
         let chaos = self.chaos.clone();
         drop(sim.spawn(
             atoll_reactor::CoreId(0),
-            history::life(meta, factory, chaos, shared),
+            history::life(meta, factory, Some(chaos), shared),
         ));
         let mut left = steps;
         while left > 0 && !self.shared.borrow().stopped && sim.step() {
