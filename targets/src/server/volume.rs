@@ -237,7 +237,7 @@ mod tests {
     fn a_payload_takes_its_bytes_in_any_pieces_and_never_more_than_its_length() {
         Sim::new(1, 1).block_on(async {
             let length = 2 * VOLUME_CHUNK_BYTES + 1024;
-            let bytes: Vec<u8> = (0..length).map(|at| (at * 31 >> 7) as u8).collect();
+            let bytes: Vec<u8> = (0..length).map(|at| ((at * 31) >> 7) as u8).collect();
             for step in [1000, 65_536, length as usize] {
                 let mut payload = Payload::new(range(VOLUME_CHUNK_BYTES - 512, length));
                 for (number, piece) in bytes.chunks(step).enumerate() {

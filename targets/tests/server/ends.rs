@@ -23,6 +23,7 @@ fn load(mut session: Initiator, polite: bool) -> JoinHandle<bool> {
                 session.logout().await.expect("an answer");
                 break;
             }
+            sleep(Duration::from_millis(20)).await;
         }
         session.asked_to_log_out()
     })
@@ -34,7 +35,7 @@ async fn loads(world: &World, label: &str) -> Vec<JoinHandle<bool>> {
         let session = world.session(Port("a", number), label).await;
         all.push(load(session, number.is_multiple_of(2)));
     }
-    sleep(Duration::from_millis(5)).await;
+    sleep(Duration::from_millis(30)).await;
     all
 }
 

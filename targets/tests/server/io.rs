@@ -8,7 +8,7 @@ use std::time::Duration;
 
 #[test]
 fn what_is_written_is_read_on_every_core_in_every_size() {
-    simulate(3, &config(), |world| async move {
+    simulate(2, &config(), |world| async move {
         // Home of v0 and v1 differ with two cores, so one session each is away from home.
         for (number, label) in ["v0", "v1"].into_iter().enumerate() {
             for immediate in [true, false] {
