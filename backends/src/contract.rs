@@ -76,6 +76,7 @@ macro_rules! contract_tests {
             a_write_begun_goes_on_when_its_future_is_dropped
             a_full_pool_refuses_writes_and_goes_on
             what_was_synced_survives_a_power_loss
+            sync_all_covers_what_nobody_synced
         }
     };
     (@each $harness:path: $($name:ident)*) => {
@@ -671,6 +672,39 @@ pub fn what_was_synced_survives_a_power_loss(subject: Subject) -> LocalFuture<'s
             }
             let found = store.reserved_generations().await.expect("reads");
             assert!(found >= below, "round {round}: the mark fell to {found}");
+        }
+    })
+}
+
+pub fn sync_all_covers_what_nobody_synced(subject: Subject) -> LocalFuture<'static, ()> {
+    LocalFuture::new(async move {
+        let mut pool = subject.pool.clone();
+        let losses = if subject.power_loss.is_some() { 8 } else { 1 };
+        for round in 0..losses {
+            let store = attach(&pool).await;
+            store.sync_all().await.expect("syncs what is durable");
+            for number in 0..20_u64 {
+                let id = object(1 + number % 2, number * 100);
+                write(&store, id, 2, filled(round * 20 + 1, 3)).await;
+            }
+            // Another access, as that of a daemon started anew.
+            let store = attach(&pool).await;
+            store.sync_all().await.expect("syncs");
+            drop(store);
+            if let Some(power_loss) = &subject.power_loss {
+                pool = power_loss(u64::from(round)).await;
+            }
+            if !subject.keeps_content {
+                continue;
+            }
+            let store = attach(&pool).await;
+            for number in 0..20_u64 {
+                let found = read(&store, object(1 + number % 2, number * 100), 2, 3).await;
+                assert!(
+                    found.iter().all(|byte| *byte == round * 20 + 1),
+                    "round {round}: object {number} lost what was written before sync_all"
+                );
+            }
         }
     })
 }

@@ -384,6 +384,10 @@ impl ObjectStore for MemoryStore {
         LocalFuture::ready(Ok(Vec::new()))
     }
 
+    fn sync_all(&self) -> LocalFuture<'_, Result<()>> {
+        LocalFuture::ready(Ok(()))
+    }
+
     fn delete(&self, id: ObjectId) -> LocalFuture<'_, Result<Vec<Record>>> {
         self.at_object(id, move |inner, shard| {
             inner.delete(shard, id);

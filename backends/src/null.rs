@@ -121,6 +121,10 @@ impl ObjectStore for NullStore {
         LocalFuture::ready(Ok(Vec::new()))
     }
 
+    fn sync_all(&self) -> LocalFuture<'_, Result<()>> {
+        LocalFuture::ready(Ok(()))
+    }
+
     fn delete(&self, _id: ObjectId) -> LocalFuture<'_, Result<Vec<Record>>> {
         LocalFuture::ready(Ok(Vec::new()))
     }

@@ -122,6 +122,11 @@ pub trait ObjectStore {
     /// be lost, also if a later call succeeds. The records are to be committed with the map that names the objects.
     fn sync<'a>(&'a self, ids: &'a [ObjectId]) -> LocalFuture<'a, Result<Vec<Record>>>;
 
+    /// Makes durable everything that is complete at the pool, whoever wrote it: asked once after an
+    /// unclean stop, before anything is acknowledged. What a killed daemon wrote is still there and
+    /// read, but no `sync` of this run knows of it. A failure is one as of `sync`, of any object.
+    fn sync_all(&self) -> LocalFuture<'_, Result<()>>;
+
     /// Removes the object; one that is missing already is no error. Durable in no particular
     /// time; the records are to be committed before [`ObjectStore::records_committed`].
     fn delete(&self, id: ObjectId) -> LocalFuture<'_, Result<Vec<Record>>>;

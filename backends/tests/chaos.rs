@@ -338,3 +338,37 @@ fn one_seed_gives_one_history() {
     assert_eq!(run(3), run(3));
     assert_ne!(run(3), run(4));
 }
+
+#[test]
+fn sync_all_covers_what_was_there_before_a_kill_unless_it_is_lost_or_fails() {
+    let (mut after_loss, mut after_failure) = (0, 0);
+    for seed in 0..SEEDS {
+        for fault in [
+            None,
+            Some(Fault::LostSync),
+            Some(Fault::Error(ErrorKind::Io)),
+        ] {
+            let missing = Sim::new(seed, 1).block_on(async move {
+                let (pool, handle) = chaotic(seed);
+                let store = attach(&pool).await;
+                let written = store.write(id(1), 0, block_of(7), WriteMode::Create).await;
+                written.expect("writes");
+                handle.kill(seed).await.expect("kills");
+                let store = attach(&pool).await;
+                if let Some(fault) = fault {
+                    handle.fail_call(Op::Sync, 1, fault);
+                }
+                let failed = store.sync_all().await.is_err();
+                assert_eq!(failed, matches!(fault, Some(Fault::Error(_))));
+                handle.crash(seed).await.expect("crashes");
+                bytes_in(&attach(&pool).await, 1).await != Some(BTreeSet::from([7]))
+            });
+            match fault {
+                None => assert!(!missing, "seed {seed}: it was synced and is gone"),
+                Some(Fault::LostSync) => after_loss += u64::from(missing),
+                Some(_) => after_failure += u64::from(missing),
+            }
+        }
+    }
+    assert!(after_loss > 0 && after_failure > 0, "faults have no effect");
+}

@@ -5,7 +5,7 @@ use atoll_backends::{
     ObjectIndex, ObjectSize, ObjectStore, Pool, PoolId, ReadHint, WriteMode,
 };
 
-use atoll_backends::file::WholeSync;
+use atoll_backends::file::{SYNCFS_FROM, WholeSync};
 use atoll_reactor::fs::{self, File, OpenOptions};
 use atoll_reactor::sim::{DiskConfig, DiskFault, DiskOp, Sim, SimDisk};
 use atoll_reactor::{CoreId, SharedBuf, cores, sleep};
@@ -566,6 +566,166 @@ fn a_creation_cut_at_any_step_can_be_repeated() {
             let store = attach(&pool).await;
             let mark = store.reserved_generations().await.expect("reads");
             assert_eq!(mark, Generation::ZERO);
+        });
+    }
+}
+
+/// How the pool of a test is synced as a whole: by `syncfs`, file by file by choice, or because the
+/// file system's `syncfs` does nothing.
+const WAYS: [(bool, WholeSync); 3] = [
+    (true, WholeSync::FromDefault),
+    (true, WholeSync::Never),
+    (false, WholeSync::From(1)),
+];
+
+async fn open_as(whole_sync: WholeSync) -> FilePool {
+    let options = FileOptions {
+        whole_sync,
+        ..FileOptions::default()
+    };
+    let pool = FilePool::open(root(), POOL, SIZE, options).await;
+    pool.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A disk with a pool in which a daemon wrote objects 0 to 9 and was killed.
+fn killed_after_writing(seed: u64, honours_syncfs: bool) -> SimDisk {
+    let disk = SimDisk::new(DiskConfig {
+        honours_syncfs,
+        ..DiskConfig::default()
+    });
+    let mut sim = Sim::with_disk(seed, 1, disk);
+    sim.block_on(async {
+        let store = attach(&create().await).await;
+        for number in 0..10 {
+            let data = block_of(number as u8 + 1);
+            let written = store.write(id(number), 3, data, WriteMode::Create).await;
+            written.expect("writes");
+        }
+    });
+    sim.kill()
+}
+
+/// Objects of `killed_after_writing` that are not what was written.
+fn lost_objects(seed: u64, disk: SimDisk) -> usize {
+    Sim::with_disk(seed, 1, disk).block_on(async {
+        let store = attach(&open().await).await;
+        let mut lost = 0;
+        for number in 0..10 {
+            let range = BlockRange::new(3, 1);
+            let found = store.read(id(number), range, ReadHint::default()).await;
+            let whole = |data: &SharedBuf| data.iter().all(|byte| *byte == number as u8 + 1);
+            lost += usize::from(!found.is_ok_and(|data| whole(&data)));
+        }
+        lost
+    })
+}
+
+#[test]
+fn what_a_killed_daemon_wrote_survives_a_power_loss_after_sync_all_and_only_then() {
+    let mut lost_without = 0;
+    for (seed, (honours, whole_sync)) in (0..30).zip(WAYS.into_iter().cycle()) {
+        for asked in [true, false] {
+            let mut sim = Sim::with_disk(seed, 1, killed_after_writing(seed, honours));
+            sim.block_on(async move {
+                let store = attach(&open_as(whole_sync).await).await;
+                // One that this run writes and syncs, as an initiator does.
+                let written = store.write(id(99), 0, block_of(1), WriteMode::Create).await;
+                written.expect("writes");
+                if asked {
+                    store.sync_all().await.expect("syncs");
+                } else {
+                    store.sync(&[id(99)]).await.expect("syncs");
+                }
+            });
+            let lost = lost_objects(seed, sim.crash());
+            match asked {
+                true => assert_eq!(lost, 0, "seed {seed}: {lost} objects are lost"),
+                false => lost_without += lost,
+            }
+        }
+    }
+    assert!(lost_without > 0, "nothing is lost without it either");
+}
+
+#[test]
+fn a_sync_all_that_fails_is_remembered() {
+    for (honours, whole_sync) in WAYS {
+        for op in [DiskOp::SyncData, DiskOp::SyncAll, DiskOp::SyncFilesystem] {
+            let by_syncfs = honours && whole_sync != WholeSync::Never;
+            if by_syncfs != (op == DiskOp::SyncFilesystem) {
+                continue;
+            }
+            let mut sim = Sim::with_disk(1, 1, killed_after_writing(1, honours));
+            let disk = sim.disk();
+            sim.block_on(async move {
+                let store = attach(&open_as(whole_sync).await).await;
+                disk.inject_nth(op, 1, DiskFault::Error(EIO));
+                let error = store.sync_all().await.expect_err("fails");
+                assert_eq!(error.kind(), ErrorKind::Io, "{op:?}: {error}");
+                let again = store.sync_all().await.expect_err("stays failed");
+                assert_eq!(again.kind(), ErrorKind::Io, "{op:?}: {again}");
+                let mut failed = 0;
+                for number in 0..10 {
+                    failed += usize::from(store.sync(&[id(number)]).await.is_err());
+                }
+                assert!(failed > 0, "{op:?}: a later sync finds nothing wrong");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_syncfs_that_syncs_nothing_is_never_relied_on() {
+    for seed in 0..20 {
+        let mut sim = Sim::with_disk(seed, 1, killed_after_writing(seed, false));
+        sim.block_on(async {
+            let store = attach(&open_as(WholeSync::From(1)).await).await;
+            let all: Vec<ObjectId> = (0..10).map(id).collect();
+            store.sync(&all).await.expect("syncs");
+        });
+        let lost = lost_objects(seed, sim.crash());
+        assert_eq!(lost, 0, "seed {seed}: {lost} synced objects are lost");
+    }
+}
+
+#[test]
+fn many_objects_are_synced_with_one_syncfs_where_it_is_honoured() {
+    for honours in [true, false] {
+        let disk = SimDisk::new(DiskConfig {
+            honours_syncfs: honours,
+            ..DiskConfig::default()
+        });
+        let mut sim = Sim::with_disk(1, 1, disk);
+        let disk = sim.disk();
+        sim.block_on(async move {
+            let store = attach(&create().await).await;
+            let all: Vec<ObjectId> = (0..SYNCFS_FROM as u64).map(id).collect();
+            for id in &all {
+                let written = store.write(*id, 0, block_of(1), WriteMode::Create).await;
+                written.expect("writes");
+            }
+            // Only the one way or the other meets its fault.
+            disk.inject_nth(DiskOp::SyncFilesystem, 1, DiskFault::Error(EIO));
+            let few = store.sync(&all[1..]).await;
+            few.expect("below the threshold it is file by file");
+            assert_eq!(store.sync(&all).await.is_err(), honours);
+        });
+    }
+}
+
+#[test]
+fn a_creation_that_is_killed_and_done_again_survives_a_power_loss() {
+    for steps in 1..150 {
+        let mut sim = Sim::new(steps, 1);
+        drop(sim.spawn(CoreId(0), async { drop(create().await) }));
+        sim.run_steps(steps);
+        let mut sim = Sim::with_disk(steps, 1, sim.kill());
+        sim.block_on(async { drop(create().await) });
+        Sim::with_disk(steps, 1, sim.crash()).block_on(async move {
+            let opened = FilePool::open(root(), POOL, SIZE, FileOptions::default()).await;
+            if let Err(error) = opened {
+                panic!("killed after {steps} steps: {error}");
+            }
         });
     }
 }

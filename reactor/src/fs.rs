@@ -242,6 +242,16 @@ pub async fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path, options).await?.sync_all().await
 }
 
+/// Whether `syncfs` on the file system that holds `path` is known to write everything back and to
+/// tell what failed. False where it is not known: the kernel answers for FUSE without asking the
+/// server, and before Linux 5.17 it dropped a file system's own failure. Runs on a helper thread.
+pub async fn honours_syncfs(path: &Path) -> io::Result<bool> {
+    by_driver!(
+        uring::fs::honours_syncfs(path).await,
+        sim::fs::honours_syncfs(path).await
+    )
+}
+
 /// Room on the file system that holds `path`. Runs on a helper thread.
 pub async fn capacity(path: &Path) -> io::Result<FsCapacity> {
     by_driver!(

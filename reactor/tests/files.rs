@@ -158,6 +158,10 @@ fn names_are_made_listed_moved_and_removed() {
         assert!(room.total >= room.available && room.total > 0);
         let file = File::open(&root.join("x"), create()).await.unwrap();
         file.sync_filesystem().await.unwrap();
+        // FUSE answers for a server that is not asked; proc is none of the known ones either.
+        assert!(!fs::honours_syncfs(Path::new("/proc")).await.unwrap());
+        let missing = fs::honours_syncfs(&root.join("missing")).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
     });
 }
 

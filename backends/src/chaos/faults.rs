@@ -13,6 +13,7 @@ pub enum Op {
     Read,
     Write,
     WriteZeroes,
+    /// `sync` and `sync_all`.
     Sync,
     Delete,
     Stat,

@@ -38,6 +38,12 @@ enum Change {
     Copy(ObjectId, BlockRange),
 }
 
+/// What a sync covers.
+enum Covers {
+    These(Vec<ObjectId>),
+    Everything,
+}
+
 impl ChaosStore {
     pub(crate) fn new(shared: Arc<Shared>, inner: Rc<dyn ObjectStore>, epoch: u64) -> ChaosStore {
         let mut properties = inner.properties().clone();
@@ -288,10 +294,18 @@ impl Core {
         Ok(records)
     }
 
-    async fn sync(self: Rc<Core>, ids: Vec<ObjectId>) -> Result<Vec<Record>> {
+    async fn sync(self: Rc<Core>, covers: Covers) -> Result<Vec<Record>> {
         let turn = self.begin(Op::Sync).await?;
         let state = &self.shared.state;
-        let at = state.with(|state| state.log.now()).await;
+        let (at, ids): (_, Vec<ObjectId>) = state
+            .with(|state| {
+                let ids = match &covers {
+                    Covers::These(ids) => ids.clone(),
+                    Covers::Everything => state.log.objects.keys().copied().collect(),
+                };
+                (state.log.now(), ids)
+            })
+            .await;
         let waited = self.wait_before(Op::Sync, &turn).await;
         if let Some(Fault::Error(_)) = turn.fault {
             self.lose(&ids).await?;
@@ -301,7 +315,10 @@ impl Core {
             self.wait_after(Op::Sync, &turn).await?;
             return Ok(Vec::new());
         }
-        let records = self.inner.sync(&ids).await?;
+        let records = match covers {
+            Covers::These(_) => self.inner.sync(&ids).await?,
+            Covers::Everything => self.inner.sync_all().await.map(|()| Vec::new())?,
+        };
         state
             .with(|state| {
                 if state.epoch != self.epoch {
@@ -407,7 +424,12 @@ impl ObjectStore for ChaosStore {
     }
 
     fn sync<'a>(&'a self, ids: &'a [ObjectId]) -> LocalFuture<'a, Result<Vec<Record>>> {
-        to_the_end(self.core.clone().sync(ids.to_vec()))
+        to_the_end(self.core.clone().sync(Covers::These(ids.to_vec())))
+    }
+
+    fn sync_all(&self) -> LocalFuture<'_, Result<()>> {
+        let core = self.core.clone();
+        to_the_end(async move { core.sync(Covers::Everything).await.map(drop) })
     }
 
     fn delete(&self, id: ObjectId) -> LocalFuture<'_, Result<Vec<Record>>> {

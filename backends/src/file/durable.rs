@@ -138,6 +138,12 @@ impl Directories {
     pub(crate) fn leaf(&self, leaf: Leaf) -> &Entries {
         &self.leaves[leaf.index()]
     }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Entries> {
+        std::iter::once(&self.top)
+            .chain(&self.first)
+            .chain(&self.leaves)
+    }
 }
 
 /// What a failed sync may have lost.
@@ -178,6 +184,17 @@ impl Failures {
         };
         tracing::error!(?lost, %error, "a sync failed; the data may be lost");
         self.lost.push((lost, error.to_string()));
+    }
+
+    /// Fails when any sync has failed.
+    pub(crate) fn check_all(&self) -> Result<()> {
+        match self.lost.iter().next() {
+            None => Ok(()),
+            Some((_, why)) => Err(Error::new(
+                ErrorKind::Io,
+                format!("an earlier sync failed and its data may be lost: {why}"),
+            )),
+        }
     }
 
     pub(crate) fn check(&self, ids: &[ObjectId]) -> Result<()> {

@@ -36,7 +36,7 @@ impl After {
 }
 
 /// A directory's entries; one that is missing has none.
-async fn entries(path: &Path) -> Result<Vec<DirEntry>> {
+pub(super) async fn entries(path: &Path) -> Result<Vec<DirEntry>> {
     match read_dir(path).await {
         Ok(found) => Ok(found),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -45,7 +45,7 @@ async fn entries(path: &Path) -> Result<Vec<DirEntry>> {
 }
 
 /// The numbers of the hashed directories in one, ascending.
-async fn directories(path: &Path) -> Result<Vec<u8>> {
+pub(super) async fn directories(path: &Path) -> Result<Vec<u8>> {
     let found = entries(path).await?;
     let directories = found.iter().filter(|entry| entry.is_dir);
     let mut numbers: Vec<u8> = directories
@@ -77,7 +77,7 @@ pub(super) async fn list(
             continue;
         }
         for second in directories(&places.first(usize::from(first))).await? {
-            let leaf = Leaf(u16::from_be_bytes([first, second]));
+            let leaf = Leaf::at(first, second);
             if after.as_ref().is_some_and(|after| after.leaf > leaf) {
                 continue;
             }

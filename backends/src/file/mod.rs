@@ -10,6 +10,7 @@ mod open;
 mod place;
 mod store;
 mod sync;
+mod sync_all;
 
 pub use format::{FORMAT_VERSION, Label, OwnerPrefix};
 
@@ -31,14 +32,15 @@ pub const DEFAULT_OPEN_FILES: usize = 1024;
 /// calls themselves cost more than writing back what others have dirty on the file system.
 pub const SYNCFS_FROM: usize = 256;
 
-/// Whether `syncfs` may stand for the syncs of many files.
+/// Whether `syncfs` may stand for the syncs of many files. It never does where it may succeed
+/// without having written (FUSE, whose server is not even asked, network file systems, unknown
+/// ones, any on an old kernel; see `fs::honours_syncfs`): there it is file by file, whatever is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WholeSync {
-    /// File by file. The only safe way where `syncfs` may succeed without having written:
-    /// FUSE (the server is not even asked), and any file system on Linux before 5.17.
-    #[default]
+    /// File by file.
     Never,
-    /// From [`SYNCFS_FROM`] objects on; for ext4, XFS and btrfs.
+    /// From [`SYNCFS_FROM`] objects on.
+    #[default]
     FromDefault,
     /// From so many objects on.
     From(usize),
@@ -57,7 +59,7 @@ impl Default for FileOptions {
     fn default() -> FileOptions {
         FileOptions {
             open_files: DEFAULT_OPEN_FILES,
-            whole_sync: WholeSync::Never,
+            whole_sync: WholeSync::default(),
             direct: true,
         }
     }
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) options: FileOptions,
     pub(crate) properties: Properties,
     pub(crate) direct: bool,
+    /// Of the file system that the objects are on.
+    pub(crate) honours_syncfs: bool,
     pub(crate) mark: Arc<AtomicU64>,
     pub(crate) keeper: mailbox::Sender<keeper::Request>,
     pub(crate) directories: Directories,

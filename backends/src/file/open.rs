@@ -207,8 +207,14 @@ async fn open_locked(
     options: FileOptions,
     lock: File,
 ) -> Result<FilePool> {
+    // A daemon that was killed may have renamed label or mark and not synced that.
+    sync_dir(path).await?;
     let mark = read_mark(path, label.pool).await?;
     remove_temps(path).await?;
+    let objects = path.join(OBJECTS);
+    let honours_syncfs = fs::honours_syncfs(&objects)
+        .await
+        .map_err(|error| io_error("looking at the file system of", &objects, error))?;
     let direct = options.direct && direct_works(path).await?;
     if options.direct && !direct {
         tracing::warn!(path = %path.display(), "no O_DIRECT here: the pool uses the page cache");
@@ -234,6 +240,7 @@ async fn open_locked(
             kind: "file",
         },
         direct,
+        honours_syncfs,
         mark,
         keeper,
         directories: Directories::new(),
@@ -290,18 +297,27 @@ pub(super) async fn create(
     open_locked(path, &label, options, lock).await
 }
 
-/// The pool's own directory, durable.
+async fn sync_dir(path: &Path) -> Result<()> {
+    fs::sync_dir(path)
+        .await
+        .map_err(|error| io_error("syncing", path, error))
+}
+
+/// The pool's own directory, durable. One that is there already may be left by a creation that was
+/// killed before it synced; where its parent may not be read it is another's work.
 async fn make_root(path: &Path) -> Result<()> {
-    match fs::create_dir(path).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+    let made = match fs::create_dir(path).await {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(io_error("creating", path, error)),
-    }
+    };
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+        Some(_) => Path::new("."),
+        None => return Ok(()),
     };
-    fs::sync_dir(parent)
-        .await
-        .map_err(|error| io_error("syncing", parent, error))
+    match fs::sync_dir(parent).await {
+        Err(error) if !made && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done.map_err(|error| io_error("syncing", parent, error)),
+    }
 }

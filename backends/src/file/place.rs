@@ -31,6 +31,11 @@ impl Leaf {
         Leaf(u16::try_from(sum & 0xffff).expect("16 bits"))
     }
 
+    /// The leaf of a directory on the first level and one in it.
+    pub(crate) fn at(first: u8, second: u8) -> Leaf {
+        Leaf(u16::from_be_bytes([first, second]))
+    }
+
     pub(crate) fn first(self) -> usize {
         usize::from(self.0 >> 8)
     }

@@ -6,7 +6,7 @@ use super::cache::{FdCache, Open};
 use super::keeper::Request;
 use super::list::list;
 use super::place::Leaf;
-use super::sync::open_root;
+use super::sync::open_objects;
 use crate::check;
 use crate::finish::to_the_end;
 use crate::{
@@ -35,7 +35,7 @@ pub(super) struct FileStore {
 /// The part that operations hold until they end.
 pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
-    pub(super) root: File,
+    pub(super) objects: File,
     cache: RefCell<FdCache>,
     /// The other stores' ears: of all stores but this.
     own_ear: usize,
@@ -43,13 +43,13 @@ pub(super) struct Core {
 
 impl FileStore {
     pub(super) async fn attach(shared: Arc<Shared>) -> Result<FileStore> {
-        let root = open_root(shared.places.root()).await?;
+        let objects = open_objects(shared.places.objects()).await?;
         let (ear, mut deleted) = mailbox::channel(DELETIONS_QUEUE);
         let own_ear = shared.deletions.push(ear);
         let cache = FdCache::new(shared.options.open_files, shared.direct);
         let core = Rc::new(Core {
             shared,
-            root,
+            objects,
             cache: RefCell::new(cache),
             own_ear,
         });
@@ -373,6 +373,10 @@ impl ObjectStore for FileStore {
     fn sync<'a>(&'a self, ids: &'a [ObjectId]) -> LocalFuture<'a, Result<Vec<Record>>> {
         let (core, ids) = (self.core.clone(), ids.to_vec());
         to_the_end(async move { core.sync(ids).await.map(|()| Vec::new()) })
+    }
+
+    fn sync_all(&self) -> LocalFuture<'_, Result<()>> {
+        to_the_end(self.core.clone().sync_all())
     }
 
     fn delete(&self, id: ObjectId) -> LocalFuture<'_, Result<Vec<Record>>> {

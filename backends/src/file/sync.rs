@@ -18,7 +18,7 @@ use std::rc::Rc;
 const PARALLEL: usize = 32;
 
 /// Awaits all; the first error.
-async fn all<F>(work: impl Iterator<Item = F>) -> Result<()>
+pub(super) async fn all<F>(work: impl Iterator<Item = F>) -> Result<()>
 where
     F: Future<Output = Result<()>> + 'static,
 {
@@ -37,12 +37,12 @@ impl Core {
     pub(super) async fn sync(self: Rc<Core>, ids: Vec<ObjectId>) -> Result<()> {
         self.shared.failures.check(&ids)?;
         let leaves: BTreeSet<Leaf> = ids.iter().map(|id| Leaf::of(*id)).collect();
-        let whole = match self.shared.options.whole_sync {
+        let many = match self.shared.options.whole_sync {
             WholeSync::Never => false,
             WholeSync::FromDefault => ids.len() >= super::SYNCFS_FROM,
             WholeSync::From(count) => ids.len() >= count,
         };
-        if whole {
+        if many && self.shared.honours_syncfs {
             self.sync_whole(&leaves).await?;
         } else {
             self.sync_files(&ids).await?;
@@ -79,7 +79,7 @@ impl Core {
         Err(error)
     }
 
-    async fn sync_directories(self: Rc<Core>, leaves: BTreeSet<Leaf>) -> Result<()> {
+    pub(super) async fn sync_directories(self: Rc<Core>, leaves: BTreeSet<Leaf>) -> Result<()> {
         let places = &self.shared.places;
         let directories = &self.shared.directories;
         sync_entries(&directories.top, places.objects())
@@ -115,9 +115,14 @@ impl Core {
             .chain(firsts.iter().map(|first| &directories.first[*first]))
             .chain(leaves.iter().map(|leaf| directories.leaf(*leaf)))
             .collect();
+        self.sync_filesystem(&entries).await
+    }
+
+    /// `syncfs`, which covers every object and the entries of these directories.
+    pub(super) async fn sync_filesystem(&self, entries: &[&Entries]) -> Result<()> {
         let covered: Vec<_> = entries.iter().map(|entries| entries.cover()).collect();
-        if let Err(error) = self.root.sync_filesystem().await {
-            let path = self.shared.places.root().display();
+        if let Err(error) = self.objects.sync_filesystem().await {
+            let path = self.shared.places.objects().display();
             let error = Error::from_io(format!("syncing the file system of {path}"), error);
             self.shared.failures.add(Lost::Everything, &error);
             return Err(error);
@@ -146,8 +151,9 @@ async fn sync_entries(entries: &Entries, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pool's directory, kept open for `syncfs`: errors are counted from its opening on.
-pub(super) async fn open_root(path: &Path) -> Result<File> {
+/// The directory of the objects, kept open for `syncfs`: errors are counted from its opening on.
+/// Not the pool's own, which may be on another file system.
+pub(super) async fn open_objects(path: &Path) -> Result<File> {
     let options = OpenOptions {
         directory: true,
         ..OpenOptions::read_only()

@@ -39,6 +39,8 @@ pub struct DiskConfig {
     pub atomic_unit: usize,
     /// Whether the file system takes `O_DIRECT`.
     pub direct: bool,
+    /// Whether `syncfs` does anything. False as with FUSE: it succeeds and syncs nothing.
+    pub honours_syncfs: bool,
     /// Time of everything but syncs.
     pub latency: RangeInclusive<Duration>,
     /// Time of `fsync`, `fdatasync` and `syncfs`.
@@ -56,6 +58,7 @@ impl Default for DiskConfig {
             capacity: 1 << 40,
             atomic_unit: 512,
             direct: true,
+            honours_syncfs: true,
             latency: micros(10, 200),
             sync_latency: micros(100, 2000),
             slow_probability: 0.01,

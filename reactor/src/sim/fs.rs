@@ -59,6 +59,9 @@ impl File {
 
     pub(crate) async fn sync_filesystem(&self) -> io::Result<()> {
         let world = world();
+        if !world.disk.config().honours_syncfs {
+            return Ok(());
+        }
         world
             .disk
             .sync(&world, &self.open, DiskOp::SyncFilesystem)
@@ -122,4 +125,10 @@ pub(crate) async fn read_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
 pub(crate) async fn capacity(path: &Path) -> io::Result<FsCapacity> {
     let world = world();
     world.disk.capacity(&world, path).await
+}
+
+pub(crate) async fn honours_syncfs(path: &Path) -> io::Result<bool> {
+    let world = world();
+    world.disk.metadata(&world, path).await?;
+    Ok(world.disk.config().honours_syncfs)
 }

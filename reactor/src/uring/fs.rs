@@ -21,6 +21,17 @@ const MAX_TRANSFER: usize = 1 << 30;
 /// Permissions of new files and directories, before the umask.
 const FILE_MODE: libc::mode_t = 0o666;
 const DIR_MODE: libc::mode_t = 0o777;
+/// `f_type` of the file systems whose `syncfs` writes back all that is dirty and tells what failed:
+/// ext2 to ext4, XFS, btrfs, F2FS, and tmpfs, which has nothing to write.
+const SYNCFS_TYPES: [u32; 5] = [
+    0x0000_ef53,
+    0x5846_5342,
+    0x9123_683e,
+    0xf2f5_2010,
+    0x0102_1994,
+];
+/// The first Linux whose `syncfs` returns what the file system's own part of it returned.
+const SYNCFS_LINUX: (u32, u32) = (5, 17);
 
 /// A descriptor that is closed by the ring when its last user is gone.
 struct FileFd {
@@ -503,4 +514,59 @@ fn capacity_now(path: &CStr) -> io::Result<FsCapacity> {
         total: found.f_blocks.saturating_mul(found.f_frsize),
         available: found.f_bavail.saturating_mul(found.f_frsize),
     })
+}
+
+pub(crate) async fn honours_syncfs(path: &Path) -> io::Result<bool> {
+    let path = c_path(path)?;
+    blocking::run(move || {
+        let kind = type_now(&path)?;
+        Ok(SYNCFS_TYPES.contains(&kind) && linux_release() >= Some(SYNCFS_LINUX))
+    })
+    .await
+}
+
+/// `f_type` of `statfs`; its 32 bits come in a field of another width and sign on each platform.
+fn type_now(path: &CStr) -> io::Result<u32> {
+    // SAFETY: statfs is plain numbers, for which zeros are valid; the path ends with a NUL.
+    let found = unsafe {
+        let mut found = std::mem::zeroed::<libc::statfs>();
+        if libc::statfs(path.as_ptr(), &mut found) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found
+    };
+    Ok(found.f_type as u32)
+}
+
+/// The running kernel's version and patch level; `None` if it does not tell.
+fn linux_release() -> Option<(u32, u32)> {
+    // SAFETY: utsname is plain bytes, for which zeros are valid; the kernel ends each with a NUL.
+    let release = unsafe {
+        let mut names = std::mem::zeroed::<libc::utsname>();
+        if libc::uname(&mut names) != 0 {
+            return None;
+        }
+        CStr::from_ptr(names.release.as_ptr()).to_owned()
+    };
+    parse_release(release.to_str().ok()?)
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_compare_by_number_and_an_unknown_one_is_older_than_all() {
+        assert_eq!(parse_release("6.1.0-18-amd64"), Some((6, 1)));
+        assert_eq!(parse_release("5.17-rc1"), Some((5, 17)));
+        assert!(parse_release("5.4.0") < Some(SYNCFS_LINUX));
+        assert!(parse_release("6.1.0") > Some(SYNCFS_LINUX));
+        assert!(parse_release("next") < Some(SYNCFS_LINUX));
+        assert!(linux_release().is_some(), "this kernel tells its release");
+    }
 }
