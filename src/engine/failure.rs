@@ -17,11 +17,6 @@ pub fn of_mapper(error: &atoll_mapper::Error) -> Error {
     }
 }
 
-/// A store that could not be opened.
-pub fn of_store(error: atoll_backends::Error) -> Error {
-    of_mapper(&error.into())
-}
-
 fn kind_and_hint(kind: Below) -> (ErrorKind, Option<&'static str>) {
     match kind {
         Below::NotFound => (ErrorKind::NotFound, None),

@@ -247,7 +247,15 @@ impl Engine {
             ..
         } = request;
         let new = new_pool(name, pool_type, path, object_size)?;
-        let info = self.mapper.add_pool(new).await.map_err(below)?;
+        let info = self.mapper.add_pool(new).await.map_err(|error| {
+            let error = below(error);
+            match error.kind {
+                ErrorKind::InUse => error.hint(
+                    "name another directory; that of a pool that was removed stays, and is yours to delete",
+                ),
+                _ => error,
+            }
+        })?;
         convert::pool(&info, &self.data)
     }
 
