@@ -38,6 +38,8 @@ pub(super) struct FlushState {
     waiting: WaitQueue,
     /// Records of syncs whose batch was refused: they go with the next one.
     records: RefCell<Vec<Record>>,
+    /// Commits under way that carry records.
+    recording: Cell<usize>,
 }
 
 impl Volume {
@@ -100,16 +102,14 @@ impl Volume {
         put_records(self.pool.number, &records, &mut batch);
         batch.set_frees(!dead.is_empty());
         if !batch.is_empty()
-            && let Err(error) = self.meta.commit(batch, Durability::Synced).await
+            && let Err(error) = self.commit_recording(batch, &records).await
         {
             if was_refused(&error) {
                 // Refused without effect: everything stays to be committed by a later flush.
                 self.table.not_committed(table);
                 self.partials.not_committed(partials);
                 self.dead.borrow_mut().append(&mut dead);
-                let mut later = self.flush.records.borrow_mut();
-                records.append(&mut later);
-                *later = records;
+                self.keep_records(records);
             }
             return Err(error);
         }
@@ -135,19 +135,40 @@ impl Volume {
         let synced = self.sync_store(&objects).await?;
         let mut records = self.flush.records.take();
         records.extend(synced);
+        if self.flush.recording.get() > 0 {
+            // Another sync may have been given this one's records: the next flush ends after both.
+            self.keep_records(records);
+            return self.flush_inside().await;
+        }
         if !records.is_empty() {
             let mut batch = Batch::new();
             put_records(self.pool.number, &records, &mut batch);
-            let outcome = self.meta.commit(batch, Durability::Synced).await;
-            if let Err(error) = outcome {
-                if !was_refused(&error) {
-                    self.set_fault(&error);
+            if let Err(error) = self.commit_recording(batch, &records).await {
+                match was_refused(&error) {
+                    true => self.keep_records(records),
+                    false => self.set_fault(&error),
                 }
                 return Err(error);
             }
             self.pool.store.records_committed(&records);
         }
         Ok(())
+    }
+
+    async fn commit_recording(&self, batch: Batch, records: &[Record]) -> Result<()> {
+        let recording = &self.flush.recording;
+        let count = usize::from(!records.is_empty());
+        recording.set(recording.get() + count);
+        let outcome = self.meta.commit(batch, Durability::Synced).await;
+        recording.set(recording.get() - count);
+        outcome
+    }
+
+    /// Their batch was refused, or left to the next flush. The store gives them once only.
+    fn keep_records(&self, mut records: Vec<Record>) {
+        let mut kept = self.flush.records.borrow_mut();
+        records.append(&mut kept);
+        *kept = records;
     }
 
     /// Syncs objects at the store. A store reports a failure once, and a sync of the same object that
