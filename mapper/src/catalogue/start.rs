@@ -12,7 +12,7 @@ use crate::format::{
 use crate::gc::{reap_node, resume_deletions};
 use crate::handle::on_core;
 use crate::meta::{Batch, Cursor, Durability, MetaStore, get_row};
-use crate::types::{InstanceId, NodeId};
+use crate::types::{InstanceId, NodeId, PoolNumber};
 use atoll_reactor::{CoreHandle, set_local, spawn_detached, take_local};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -142,6 +142,7 @@ impl Catalogue {
         .await?;
         for (number, row) in found {
             let entry: PoolEntry = self.open_pool(number, row).await?;
+            self.settle_pool(number, &entry).await?;
             self.pools.borrow_mut().insert(number, entry);
             let home = self.cores[number.get() as usize % self.cores.len()].clone();
             on_core(&home, move || async move {
@@ -151,6 +152,20 @@ impl Catalogue {
             .await?;
         }
         Ok(())
+    }
+
+    /// After an unclean stop the killed daemon's writes are there and may be read, but no flush of
+    /// this run knows of them: they are made durable before one is answered (M4).
+    async fn settle_pool(&self, number: PoolNumber, entry: &PoolEntry) -> Result<()> {
+        if self.unclean != self.start {
+            return Ok(());
+        }
+        let store = crate::core_state::core_state()?.pool(number)?.store.clone();
+        store.sync_all().await.map_err(|error| {
+            let name = &entry.row.name;
+            let what = format!("pool \"{name}\": what was written before an unclean stop");
+            Error::from(error).during(what)
+        })
     }
 
     /// Nodes that were being deleted or trimmed when the last run ended.

@@ -92,7 +92,8 @@ pub(super) fn open(directory: &Path, mode: OpenMode, options: &RocksOptions) -> 
         );
         from_rocks(context, error)
     })?;
-    if mode == OpenMode::Create {
+    // Its entry, also where whoever created it was killed before this.
+    if mode != OpenMode::ReadOnly {
         sync_directory(directory)?;
     }
     Ok(Opened { db, lock })
@@ -110,12 +111,25 @@ fn io(what: &str, path: &Path, error: std::io::Error) -> Error {
     Error::with_source(kind, format!("cannot {what} {}", path.display()), error)
 }
 
+/// Creates the directory and its missing parents, all of them durable.
 fn create_directory(directory: &Path) -> Result<()> {
+    let missing = directory.ancestors().take_while(|at| !at.exists()).count();
     std::fs::create_dir_all(directory).map_err(|error| io("create", directory, error))?;
-    match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        _ => Ok(()),
+    for (depth, parent) in directory.ancestors().skip(1).enumerate() {
+        let parent = match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        };
+        match sync_directory(parent) {
+            // What was there may be left by a creation that was killed; that of somebody else, in a
+            // place that may not even be read, is not ours to sync.
+            Err(error) if depth >= missing => {
+                tracing::debug!(%error, "a directory that was there is not synced");
+            }
+            done => done?,
+        }
     }
+    Ok(())
 }
 
 fn sync_directory(directory: &Path) -> Result<()> {
