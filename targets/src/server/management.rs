@@ -43,6 +43,7 @@ impl Link {
             Function::AbortTask => {
                 let mut runs = Vec::new();
                 let aborted = referenced.is_some_and(|task| self.abort(task, &mut runs));
+                self.make_room();
                 if !aborted {
                     return self.managed(request, Code::TaskDoesNotExist);
                 }
@@ -115,13 +116,12 @@ impl Link {
     }
 
     /// Aborts a command; false if it has been answered already.
-    fn abort(self: &Rc<Self>, task: TaskHandle, runs: &mut Vec<RunNumber>) -> bool {
+    fn abort(&self, task: TaskHandle, runs: &mut Vec<RunNumber>) -> bool {
         let known = self.tasks.abort(task, runs);
         if known && let Some(session) = &*self.session.borrow() {
             session.count(|counters| counters.aborted += 1);
         }
         let forgotten = self.protocol.borrow_mut().abort_task(task).is_ok();
-        self.make_room();
         known || forgotten
     }
 
@@ -131,6 +131,8 @@ impl Link {
         for task in self.tasks.handles() {
             self.abort(task, &mut runs);
         }
+        // Only now: nothing that is to be aborted is begun with the room of the others.
+        self.make_room();
         runs
     }
 
