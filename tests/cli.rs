@@ -253,11 +253,7 @@ fn what_an_admin_set_survives_a_crash() {
         for export in exports.as_array_mut().expect("a list") {
             export["portals"].take(); // the port is a new one each time
         }
-        (
-            daemon.json(&["volume", "list"]),
-            pools,
-            exports,
-        )
+        (daemon.json(&["volume", "list"]), pools, exports)
     };
     let before = state(&daemon);
     let daemon = Daemon::start(daemon.kill());

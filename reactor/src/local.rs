@@ -21,8 +21,12 @@ impl Locals {
 
 /// Sets this core's value of the type; the former one is returned.
 pub fn set_local<T: 'static>(value: Rc<T>) -> Option<Rc<T>> {
-    let before =
-        with_core(|core| core.locals.values.borrow_mut().insert(TypeId::of::<T>(), value));
+    let before = with_core(|core| {
+        core.locals
+            .values
+            .borrow_mut()
+            .insert(TypeId::of::<T>(), value)
+    });
     before.and_then(|value| value.downcast().ok())
 }
 

@@ -104,7 +104,7 @@ impl World {
         self.shared.borrow().progress.clone()
     }
 
-    /// One life: start, verify, work, and an end by power loss or clean stop.
+    /// One life: start, verify, work, and an end by power loss, kill or clean stop.
     pub fn live(&mut self) {
         self.lives += 1;
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.lives);
@@ -146,11 +146,20 @@ impl World {
                 shared.progress.crashes += 1;
                 shared.crashed = true;
             }
-            self.meta = self.meta.crash(seed);
+            // A killed process: what was complete stays, undurable as it was.
+            let killed = seed.is_multiple_of(3);
+            self.meta = match killed {
+                true => self.meta.reopen(),
+                false => self.meta.crash(seed),
+            };
             let chaos = self.chaos.clone();
             after.block_on(async move {
                 chaos.heal();
-                chaos.crash(seed).await.expect("the memory behind works");
+                let ended = match killed {
+                    true => chaos.kill(seed).await,
+                    false => chaos.crash(seed).await,
+                };
+                ended.expect("the memory behind works");
             });
         }
         history::check_stores(&mut after, self.meta.clone(), self.pool.clone());
