@@ -31,6 +31,8 @@ pub enum Command {
     ReadCapacity10,
     /// READ CAPACITY 16 (SBC-3 5.16).
     ReadCapacity16 { allocation: u32 },
+    /// GET LBA STATUS (SBC-3 5.4) from `lba` on.
+    GetLbaStatus { lba: Lba, allocation: u32 },
     /// READ 6, 10, 12 and 16.
     Read(Transfer),
     /// WRITE 6, 10, 12 and 16.
@@ -176,6 +178,7 @@ impl Command {
             | Command::ReportLuns { allocation, .. }
             | Command::ModeSense(ModeSense { allocation, .. })
             | Command::ReadCapacity16 { allocation }
+            | Command::GetLbaStatus { allocation, .. }
             | Command::ReportOpcodes { allocation, .. }
             | Command::ReportTaskManagement { allocation, .. } => ByteCount(u64::from(allocation)),
             Command::ReadCapacity10 => ByteCount(8),
@@ -197,6 +200,7 @@ impl Command {
         matches!(
             self,
             Command::TestUnitReady
+                | Command::GetLbaStatus { .. }
                 | Command::Read(_)
                 | Command::Write(_)
                 | Command::SynchronizeCache { .. }

@@ -123,6 +123,13 @@ pub(super) fn read_capacity16(cdb: &[u8]) -> Parsed {
     })
 }
 
+pub(super) fn get_lba_status(cdb: &[u8]) -> Parsed {
+    Ok(Command::GetLbaStatus {
+        lba: Lba(be(cdb, 2, 8)),
+        allocation: be32(cdb, 10),
+    })
+}
+
 fn transfer6(cdb: &[u8]) -> Transfer {
     let blocks = match cdb[4] {
         0 => SIX_BYTE_ZERO_LENGTH,

@@ -175,6 +175,9 @@ impl LogicalUnit {
                 report::capacity16(&self.config, self.capacity()),
                 allocation,
             ),
+            Command::GetLbaStatus { lba, allocation } => {
+                Response::data(self.lba_status(lba)?, allocation)
+            }
             Command::ReportOpcodes {
                 query,
                 timeouts,
@@ -202,6 +205,15 @@ impl LogicalUnit {
             Some(condition) => condition.sense(),
             None if self.stopped.load(Ordering::Acquire) => Sense::STOPPED,
             None => Sense::NONE,
+        }
+    }
+
+    /// The capacity is read once, so that a resize meanwhile cannot come between the check and the count.
+    fn lba_status(&self, lba: Lba) -> Result<Vec<u8>, Sense> {
+        let capacity = self.capacity();
+        match capacity.0.checked_sub(lba.0) {
+            None | Some(0) => Err(Sense::LBA_OUT_OF_RANGE.with_lba(lba)),
+            Some(rest) => Ok(report::lba_status(lba, Blocks(rest))),
         }
     }
 

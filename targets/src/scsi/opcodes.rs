@@ -34,6 +34,8 @@ const RELADR: (u8, u8) = (1, 0x01);
 const ANCHOR: (u8, u8) = (1, 0x10);
 const PBDATA: (u8, u8) = (1, 0x04);
 const LBDATA: (u8, u8) = (1, 0x02);
+/// GET LBA STATUS: which statuses to report (SBC-4; reserved, and so 0, in SBC-3).
+const REPORT_TYPE: (u8, u8) = (14, 0xFF);
 
 macro_rules! command {
     ($opcode:literal, $name:literal, [$($usage:literal),*], [$($refused:expr),*], $decode:expr) => {
@@ -97,6 +99,9 @@ pub static COMMANDS: &[CommandSpec] = &[
         [WRPROTECT, ANCHOR, PBDATA, LBDATA], decode::write_same16),
     command!(0x9E / 0x10, "READ CAPACITY(16)",
         [0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], [], decode::read_capacity16),
+    command!(0x9E / 0x12, "GET LBA STATUS",
+        [0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        [REPORT_TYPE], decode::get_lba_status),
     command!(0xA0, "REPORT LUNS", [0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], [], decode::report_luns),
     command!(0xA3 / 0x0C, "REPORT SUPPORTED OPERATION CODES",
         [0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], [], decode::report_opcodes),

@@ -1,12 +1,12 @@
 //! What is reported about the device server and the unit: REPORT LUNS, REPORT SUPPORTED OPERATION CODES and TASK
-//! MANAGEMENT FUNCTIONS, READ CAPACITY (SPC-4 6.33-6.36, SBC-3 5.15-5.16). Data only, no state.
+//! MANAGEMENT FUNCTIONS, READ CAPACITY, GET LBA STATUS (SPC-4 6.33-6.36, SBC-3 5.4, 5.15-5.16). Data only, no state.
 
 use super::command::{OpcodeQuery, SelectReport};
 use super::config::LuConfig;
 use super::lun::Lun;
 use super::opcodes::{self, COMMANDS, CommandSpec};
 use super::sense::Sense;
-use super::units::{Blocks, saturate32};
+use super::units::{Blocks, Lba, saturate32};
 
 /// SUPPORT of the one-command format: 001b not supported, 011b supported as the standard says.
 const NOT_SUPPORTED: u8 = 0x01;
@@ -24,6 +24,14 @@ const EXTENDED_TASK_MANAGEMENT: usize = 16;
 
 const LBPME: u8 = 0x80;
 const LBPRZ: u8 = 0x40;
+
+/// GET LBA STATUS: the header, and one LBA status descriptor.
+const LBA_STATUS_HEADER: usize = 8;
+const LBA_STATUS_DESCRIPTOR: usize = 16;
+/// PARAMETER DATA LENGTH counts what follows that field, which has 4 bytes.
+const LBA_STATUS_FOLLOWING: u32 = (LBA_STATUS_HEADER + LBA_STATUS_DESCRIPTOR - 4) as u32;
+/// PROVISIONING STATUS: mapped, or in an unknown state.
+const MAPPED_OR_UNKNOWN: u8 = 0x0;
 
 /// REPORT LUNS parameter data for a target that has `luns` and no well known or administrative logical units.
 pub(super) fn luns(select: SelectReport, luns: &[Lun]) -> Vec<u8> {
@@ -144,5 +152,19 @@ pub(super) fn capacity16(config: &LuConfig, blocks: Blocks) -> Vec<u8> {
     data[8..12].copy_from_slice(&config.block_size.bytes().to_be_bytes());
     data[13] = config.physical_block_exponent;
     data[14] = LBPME | LBPRZ;
+    data
+}
+
+/// GET LBA STATUS parameter data: one descriptor from `lba` on. `rest` are the blocks from there to the end of the
+/// medium; where they do not fit the field, the initiator asks again from where the descriptor ends.
+///
+/// What is mapped is known only to the volume, and changes under the initiator's eyes; the status that is true of every
+/// block makes it read the data, which is never wrong.
+pub(super) fn lba_status(lba: Lba, rest: Blocks) -> Vec<u8> {
+    let mut data = vec![0; LBA_STATUS_HEADER + LBA_STATUS_DESCRIPTOR];
+    data[..4].copy_from_slice(&LBA_STATUS_FOLLOWING.to_be_bytes());
+    data[8..16].copy_from_slice(&lba.0.to_be_bytes());
+    data[16..20].copy_from_slice(&saturate32(rest.0).to_be_bytes());
+    data[20] = MAPPED_OR_UNKNOWN;
     data
 }

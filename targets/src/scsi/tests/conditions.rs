@@ -128,6 +128,7 @@ fn a_stopped_unit_refuses_medium_access_until_it_is_started() {
         "35000000000000000000",
         "42000000000000001800",
         "41000000000000000100",
+        "9e120000000000000000000000180000",
     ] {
         assert_eq!(
             sense(run(&unit, &mut nexus, cdb, &[])),
