@@ -93,7 +93,10 @@ fn run(test: &str, url: &str) -> (Outcome, String) {
     ]));
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
-    let skipped = said.lines().find_map(|line| line.split_once("[SKIPPED] "));
+    // What the program says after the verdict is about its own tidying up.
+    let own = said.split_once("Test: ").map_or("", |(_, rest)| rest);
+    let own = own.split_once("passed").map_or(own, |(before, _)| before);
+    let skipped = own.lines().find_map(|line| line.split_once("[SKIPPED] "));
     // CUnit's summary: total, ran, passed, failed. Its tests print "[FAILED]" also about what they only probe.
     let counts = said
         .lines()

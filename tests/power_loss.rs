@@ -29,6 +29,9 @@ fn what_was_flushed_survives_power_loss() {
         data: fs.path().join("data"),
         ..Options::in_dir(scratch.path())
     };
+    // That file system has no sockets.
+    let socket = scratch.path().join("admin.sock");
+    let options = options.arg("--admin").arg(socket.display().to_string());
     let mut daemon = Daemon::start(options);
     let loads: Vec<Load> = (0..2)
         .map(|index| {

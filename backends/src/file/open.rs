@@ -41,19 +41,12 @@ async fn read_small(path: &Path, limit: usize) -> Result<Option<Buf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("opening", path, error)),
     };
-    let mut buf = Buf::alloc(limit + 1);
-    let (mut len, mut rest) = (0, Buf::alloc(limit + 1));
-    loop {
-        let (read, back) = file.read_at(rest, len as u64).await;
-        rest = back;
-        let count = read.map_err(|error| io_error("reading", path, error))?;
-        let count = count.min(limit + 1 - len);
-        buf[len..len + count].copy_from_slice(&rest[..count]);
-        len += count;
-        if count == 0 || len > limit {
-            break;
-        }
-    }
+    // Its length first: FUSE answers an asynchronous read beyond the end of a file as if it were full.
+    let failed = |error| io_error("reading", path, error);
+    let len = file.metadata().await.map_err(failed)?.len;
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(limit + 1);
+    let (read, mut buf) = file.read_at(Buf::alloc(len), 0).await;
+    let len = read.map_err(failed)?;
     buf.set_len(len);
     Ok(Some(buf))
 }

@@ -245,7 +245,7 @@ impl Volume {
         let row = NodeRow {
             current: self.current.get(),
             run,
-            ..self.node_row.borrow().clone()
+            ..*self.node_row.borrow()
         };
         Ok(row)
     }

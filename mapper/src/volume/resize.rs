@@ -80,7 +80,7 @@ impl Volume {
         self.flush_inside().await?;
         // A trim that ends now ends before or after it, and sees which.
         let _rows = self.row_changes.close().await;
-        let before = self.node_row.borrow().clone();
+        let before = *self.node_row.borrow();
         let node_row = NodeRow {
             trim: Some(
                 before
@@ -130,7 +130,7 @@ impl Volume {
             }
             self.flush_inside().await?;
             let _rows = self.row_changes.close().await;
-            let before = self.node_row.borrow().clone();
+            let before = *self.node_row.borrow();
             if before.trim != Some(trim) {
                 // Shrunk again meanwhile.
                 continue;

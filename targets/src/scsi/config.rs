@@ -75,7 +75,7 @@ pub struct LuConfig {
     pub read_only: bool,
     /// log2 of the logical blocks in a physical block, 0..=15.
     pub physical_block_exponent: u8,
-    /// OPTIMAL UNMAP GRANULARITY: the blocks of a pool object.
+    /// OPTIMAL UNMAP GRANULARITY: the blocks of a pool object; 0 reports none.
     pub unmap_granularity: Blocks,
     /// MAXIMUM UNMAP LBA COUNT: most blocks of one UNMAP; `u32::MAX` for no limit.
     pub max_unmap: Blocks,
@@ -134,7 +134,12 @@ impl LuConfig {
             blocks,
             read_only: false,
             physical_block_exponent: per_physical.trailing_zeros() as u8,
-            unmap_granularity: block_size.whole_blocks(object_size),
+            unmap_granularity: match block_size {
+                BlockSize::B512 => block_size.whole_blocks(object_size),
+                // QEMU's iSCSI driver aborts on reads from a unit of 4096-byte blocks whose
+                // granularity it knows: it then asks itself for the state of a part of a block.
+                BlockSize::B4096 => Blocks(0),
+            },
             max_unmap: DEFAULT_MAX_UNMAP,
             max_unmap_descriptors: DEFAULT_MAX_UNMAP_DESCRIPTORS,
             max_write_same: block_size.whole_blocks(DEFAULT_MAX_WRITE_SAME),
@@ -168,7 +173,7 @@ impl LuConfig {
             u64::from(MAX_PHYSICAL_EXPONENT),
         )?;
         let max = u64::from(u32::MAX);
-        limit("unmap granularity", self.unmap_granularity.0, 1, max)?;
+        limit("unmap granularity", self.unmap_granularity.0, 0, max)?;
         limit("maximum unmap count", self.max_unmap.0, 1, max)?;
         limit(
             "maximum unmap descriptor count",

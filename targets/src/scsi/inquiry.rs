@@ -230,7 +230,9 @@ fn block_limits(config: &LuConfig) -> Vec<u8> {
     put(20, saturate32(config.max_unmap.0));
     put(24, config.max_unmap_descriptors);
     put(28, saturate32(config.unmap_granularity.0));
-    put(32, 0x8000_0000); // UGAVALID, alignment 0
+    if config.unmap_granularity.0 > 0 {
+        put(32, 0x8000_0000); // UGAVALID, alignment 0
+    }
     put(40, saturate32(config.max_write_same.0));
     body[2..4].copy_from_slice(&(1_u16 << config.physical_block_exponent).to_be_bytes());
     body

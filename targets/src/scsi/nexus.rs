@@ -40,7 +40,8 @@ impl UnitAttention {
     /// The sense data that report it.
     pub const fn sense(self) -> Sense {
         let (asc, ascq) = match self {
-            UnitAttention::PowerOn => (0x29, 0x01),
+            // The general code, not 29h/01h: it is the one that initiators' tools retry after.
+            UnitAttention::PowerOn => (0x29, 0x00),
             UnitAttention::Reset => (0x29, 0x03),
             UnitAttention::NexusLoss => (0x29, 0x07),
             UnitAttention::CommandsCleared => (0x2F, 0x00),

@@ -139,7 +139,7 @@ impl Initiator {
 
     /// Past the unit attention of a new session.
     pub async fn ready(mut self) -> Initiator {
-        self.test_unit_ready().await.check(6, 0x29, 0x01);
+        self.test_unit_ready().await.check(6, 0x29, 0x00);
         self.test_unit_ready().await.good();
         self
     }

@@ -21,7 +21,7 @@ fn a_new_nexus_hears_of_power_on_once_and_can_discover_before() {
         good(run(&unit, &mut nexus, "a00000000000000000100000", &[])).len(),
         16
     );
-    assert_eq!(sense(run(&unit, &mut nexus, READ, &[])), (0x6, 0x29, 0x01));
+    assert_eq!(sense(run(&unit, &mut nexus, READ, &[])), (0x6, 0x29, 0x00));
     op(run(&unit, &mut nexus, READ, &[]));
 }
 
@@ -31,7 +31,7 @@ fn request_sense_returns_and_clears_a_unit_attention() {
     let mut nexus = unit.attach();
     assert_eq!(
         fixed(&good(run(&unit, &mut nexus, REQUEST_SENSE, &[]))),
-        (0x6, 0x29, 0x01)
+        (0x6, 0x29, 0x00)
     );
     let data = good(run(&unit, &mut nexus, "030100001200", &[]));
     assert_eq!((data[0], fixed(&data)), (0x72, (0x0, 0x00, 0x00)));

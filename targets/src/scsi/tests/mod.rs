@@ -30,7 +30,7 @@ fn ready(unit: &LogicalUnit) -> Nexus {
     let mut nexus = unit.attach();
     assert_eq!(
         sense(run(unit, &mut nexus, "000000000000", &[])),
-        (0x6, 0x29, 0x01)
+        (0x6, 0x29, 0x00)
     );
     nexus
 }
