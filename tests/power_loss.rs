@@ -7,7 +7,7 @@
 
 use atoll_e2e::daemon::fsck;
 use atoll_e2e::powerfs::PowerFs;
-use atoll_e2e::verify::{Load, Tag, verify};
+use atoll_e2e::verify::{Load, Tag, verify_torn};
 use atoll_e2e::{Daemon, Options, Scratch, seed, soak};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -53,7 +53,9 @@ fn what_was_flushed_survives_power_loss() {
         let restarted = rng.random_bool(0.25);
         if restarted {
             daemon = Daemon::start(daemon.kill());
-            loads.iter().for_each(|load| verify(load, daemon.iscsi()));
+            loads
+                .iter()
+                .for_each(|load| verify_torn(load, daemon.iscsi()));
         }
         let survival = fs.lose_power();
         let options = daemon.kill();
@@ -65,7 +67,9 @@ fn what_was_flushed_survives_power_loss() {
         );
         fsck(&options.data);
         daemon = Daemon::start(options);
-        loads.iter().for_each(|load| verify(load, daemon.iscsi()));
+        loads
+            .iter()
+            .for_each(|load| verify_torn(load, daemon.iscsi()));
     }
     let (options, status) = daemon.stop();
     assert!(status.success(), "{status}");

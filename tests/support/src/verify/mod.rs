@@ -6,7 +6,7 @@ mod writers;
 
 pub use oracle::{Flush, Oracle, Ticket, Wrong};
 pub use stamp::Tag;
-pub use writers::{Load, Writers, verify};
+pub use writers::{Load, Writers, verify, verify_torn};
 
 /// Number of a 512-byte sector of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{BLOCK_SECTORS, Lba, Oracle, SECTOR, Tag};
+use super::{BLOCK_SECTORS, Lba, Oracle, SECTOR, Tag, Wrong};
 use crate::daemon::IQN;
 use crate::initiator::{Durability, Failure, Initiator};
 use crate::process::PATIENCE;
@@ -190,8 +190,21 @@ impl Writers {
 }
 
 /// Reads the whole volume and checks it, then flushes: what was seen must from now on stay.
-/// Panics with the first wrong sector.
+/// Panics with the first wrong sector, or torn block.
 pub fn verify(load: &Load, portal: SocketAddr) {
+    verify_by(load, portal, Oracle::check);
+}
+
+/// [`verify`] after a power loss, which may tear what was not flushed at the store's atomic unit: a sector.
+pub fn verify_torn(load: &Load, portal: SocketAddr) {
+    verify_by(load, portal, Oracle::check_torn);
+}
+
+fn verify_by(
+    load: &Load,
+    portal: SocketAddr,
+    check: fn(&mut Oracle, Lba, &[u8]) -> Result<(), Wrong>,
+) {
     let mut session = load
         .login(portal, 0)
         .unwrap_or_else(|e| panic!("{}: {e}", load.export));
@@ -205,7 +218,7 @@ pub fn verify(load: &Load, portal: SocketAddr) {
         let data = session
             .read(lba, count as usize)
             .unwrap_or_else(|e| panic!("{} LBA {lba}: {e}", load.export));
-        if let Err(wrong) = load.oracle.lock().check(Lba(lba), &data) {
+        if let Err(wrong) = check(&mut load.oracle.lock(), Lba(lba), &data) {
             panic!("{}: {wrong}", load.export);
         }
     }
