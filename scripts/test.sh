@@ -18,8 +18,12 @@ if "$cargo" nextest --version >/dev/null 2>&1; then
 else
     "$cargo" test --lib --bins --tests "${args[@]}" 2>&1 | tee -a "$log"
 fi
-if [ -z "${TEST_ARGS:-}" ]; then            # documentation's examples: nextest does not run them
+if [ -z "${TEST_ARGS:-}" ]; then
+    # Documentation's examples: nextest does not run them.
     "$cargo" test --doc "${args[@]}" 2>&1 | tee -a "$log"
+    # What crosses cores, over every interleaving that matters: built with loom's atomics, apart from the rest.
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS="--cfg loom" CARGO_PROFILE_RELEASE_LTO=off \
+        "$cargo" test --locked -p atoll-reactor --release --lib loom_ 2>&1 | tee -a "$log"
 fi
 
 # nextest: "Summary [ 1.8s] 13 tests run: 13 passed, 0 skipped"; cargo test: "test result: ok. 13 passed; 0 failed; ..."

@@ -85,8 +85,7 @@ fn live(dir: &Path, mut shared: Shared) -> Shared {
             .await;
             shared.borrow_mut().ended = true;
             // Operations under way have said what they write; the model goes on without their answers.
-            let left = shared.borrow().clone();
-            left
+            shared.borrow().clone()
         })
         .expect("the reactor runs");
     runtime.shutdown();
