@@ -12,7 +12,7 @@ use atoll_mapper::{
     ErrorKind, Mapper, MapperConfig, NewPool, NewVolume, PoolFactory, VolumeHandle, fsck,
 };
 use atoll_reactor::sim::Sim;
-use atoll_reactor::{Buf, JoinHandle, cores, spawn};
+use atoll_reactor::{Buf, JoinHandle, cores, sleep, spawn};
 use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,9 +55,12 @@ const MAX_VOLUMES: usize = 3;
 const MAX_PARALLEL: usize = 8;
 /// Largest volume: over two pages of 512 objects.
 const MAX_VOLUME: u64 = 1100 * OBJECT_SIZE as u64;
+/// Longer than a sync at the store takes.
+const SYNC_ENDS: Duration = Duration::from_secs(1);
 const MIN_VOLUME: u64 = 1 << 20;
-/// Small enough that pages are evicted all the time.
-const PAGE_MEMORY: usize = 12 << 10;
+/// Bytes of resident map, one chosen per life: with the least nearly everything is evicted all the time, with
+/// more pages go while their group stays.
+const PAGE_MEMORY: [usize; 4] = [12 << 10, 24 << 10, 36 << 10, 48 << 10];
 
 fn name(text: &str) -> ResourceName {
     ResourceName::new(text).expect("a valid name")
@@ -71,7 +74,7 @@ pub async fn life(
     shared: SharedRef,
 ) {
     let config = MapperConfig {
-        page_memory: PAGE_MEMORY,
+        page_memory: PAGE_MEMORY[shared.borrow_mut().rng.random_range(0..PAGE_MEMORY.len())],
         io_timeout: Duration::from_secs(30),
     };
     let mapper = Mapper::start(meta, factory, InstanceId([7; 16]), cores(), config)
@@ -298,7 +301,7 @@ impl Life {
         match self.mapper.resize_volume(name(&volume), size).await {
             Ok(_) => self.with(&volume, |model| model.size_is(size)),
             Err(error) => {
-                self.expect_fault(&error);
+                self.expect_fault(&error, None).await;
                 let info = self
                     .mapper
                     .volume(name(&volume))
@@ -315,13 +318,21 @@ impl Life {
         self.count(|progress| progress.resizes += 1);
     }
 
-    fn expect_fault(&self, error: &atoll_mapper::Error) {
+    /// An error is one that the injected faults explain.
+    async fn expect_fault(&self, error: &atoll_mapper::Error, handle: Option<&VolumeHandle>) {
         assert!(
             self.shared.borrow().faults,
             "an error where none was injected: {error}"
         );
-        let kinds = [ErrorKind::Io, ErrorKind::Faulted];
-        assert!(kinds.contains(&error.kind()), "{:?} {error}", error.kind());
+        match (error.kind(), handle) {
+            (ErrorKind::Io | ErrorKind::Faulted, _) => {}
+            (ErrorKind::Corrupt, Some(handle)) => {
+                // A sync that fails loses objects before the volume hears of it: it does soon.
+                sleep(SYNC_ENDS).await;
+                assert!(handle.shared().is_faulted(), "{error}");
+            }
+            (kind, _) => panic!("{kind:?} {error}"),
+        }
         self.shared.borrow_mut().progress.errors += 1;
     }
 
@@ -444,7 +455,7 @@ impl Life {
         };
         match handle.write(first * SECTOR, data, fua).await {
             Ok(()) => self.with(volume, |model| model.acknowledge(&marks, fua)),
-            Err(error) => self.expect_fault(&error),
+            Err(error) => self.expect_fault(&error, Some(handle)).await,
         }
         self.count(|progress| progress.writes += 1);
     }
@@ -463,7 +474,7 @@ impl Life {
         };
         match outcome {
             Ok(()) => self.with(volume, |model| model.acknowledge(&marks, false)),
-            Err(error) => self.expect_fault(&error),
+            Err(error) => self.expect_fault(&error, Some(handle)).await,
         }
         self.count(|progress| progress.unmaps += 1);
     }
@@ -472,7 +483,7 @@ impl Life {
         let marks = self.with(volume, |model| model.flush_begins());
         match handle.flush().await {
             Ok(()) => self.with(volume, |model| model.flush_ends(&marks)),
-            Err(error) => self.expect_fault(&error),
+            Err(error) => self.expect_fault(&error, Some(handle)).await,
         }
         self.count(|progress| progress.flushes += 1);
     }
@@ -485,7 +496,7 @@ impl Life {
                     model.check(&marks, sector, bytes);
                 }
             }),
-            Err(error) => self.expect_fault(&error),
+            Err(error) => self.expect_fault(&error, Some(handle)).await,
         }
         self.count(|_| {});
     }
