@@ -119,6 +119,17 @@ impl UndoLog {
 
     /// Only what is on its way.
     pub(crate) fn take_in_flight(&mut self) -> UndoLog {
+        // Nobody is left to end what runs: it is as complete as it will ever be, and a later sync covers it.
+        self.seq += 1;
+        let seq = self.seq;
+        for object in self.objects.values_mut() {
+            object.created = object.created.map(|created| created.min(seq));
+            for block in object.blocks.values_mut() {
+                for version in &mut block.versions {
+                    version.completed.get_or_insert(seq);
+                }
+            }
+        }
         UndoLog {
             in_flight: std::mem::take(&mut self.in_flight),
             ..UndoLog::default()

@@ -146,8 +146,9 @@ impl World {
                 shared.progress.crashes += 1;
                 shared.crashed = true;
             }
-            // A killed process: what was complete stays, undurable as it was.
-            let killed = seed.is_multiple_of(3);
+            // A killed process: what was complete stays, undurable as it was. Not where syncs were made to
+            // fail: that what a failed sync lost shows until the power goes is not remembered over a start.
+            let killed = seed.is_multiple_of(3) && !self.shared.borrow().faults;
             self.meta = match killed {
                 true => self.meta.reopen(),
                 false => self.meta.crash(seed),
