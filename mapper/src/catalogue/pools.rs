@@ -81,6 +81,8 @@ impl Catalogue {
         match self.open_pool(number, row).await {
             Ok(entry) => {
                 self.pools.borrow_mut().insert(number, entry);
+                // From now on it is in use: should its directory vanish, it is not made anew.
+                self.reserve_chunk(number).await?;
                 self.pool_info(number).await
             }
             Err(error) => {

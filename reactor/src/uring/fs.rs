@@ -19,8 +19,8 @@ use std::rc::Rc;
 /// Bytes that one read or write moves at most; the kernel's own limit is just below 2 GiB.
 const MAX_TRANSFER: usize = 1 << 30;
 /// Permissions of new files and directories, before the umask.
-const FILE_MODE: libc::mode_t = 0o666;
-const DIR_MODE: libc::mode_t = 0o777;
+const FILE_MODE: libc::mode_t = 0o600;
+const DIR_MODE: libc::mode_t = 0o700;
 /// `f_type` of the file systems whose `syncfs` writes back all that is dirty and tells what failed:
 /// ext2 to ext4, XFS, btrfs, F2FS, and tmpfs, which has nothing to write.
 const SYNCFS_TYPES: [u32; 5] = [
