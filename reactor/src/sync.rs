@@ -1,11 +1,13 @@
-//! The two primitives under everything that crosses cores: a slot for one waker, and the parking
-//! place of a core. Lock-free; model-checked with loom.
+//! The primitives under everything that crosses cores: a slot for one waker, the parking place of a
+//! core, and claims of places. Lock-free; model-checked with loom.
 
+mod claims;
 mod event;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub(crate) mod shim;
 
+pub use claims::Claims;
 use event::Event;
 use shim::{AtomicBool, AtomicUsize, Ordering, UnsafeCell, fence, spin_loop};
 use std::os::fd::RawFd;

@@ -1,7 +1,8 @@
-//! Every interleaving of waking and going to sleep.
+//! Every interleaving of waking and going to sleep, and of claiming a place.
 
-use super::shim::{Arc, AtomicUsize, Ordering};
-use super::{AtomicWaker, Parker};
+use super::shim::{Arc, AtomicUsize, Ordering, UnsafeCell};
+use super::{AtomicWaker, Claims, Parker};
+use crate::CoreId;
 use loom::future::block_on;
 use loom::thread;
 use std::future::poll_fn;
@@ -75,5 +76,61 @@ fn loom_a_core_that_is_awake_costs_no_system_call() {
         let publisher = thread::spawn(move || other.unpark());
         publisher.join().expect("ends");
         assert_eq!(signals(&parker), 0);
+    });
+}
+
+#[test]
+fn loom_a_claimed_place_has_one_core_inside_and_the_home_is_told_when_it_is_free() {
+    struct Place {
+        claims: Claims,
+        content: UnsafeCell<u32>,
+        told: AtomicUsize,
+    }
+    // SAFETY: what the test proves: `content` is touched only by who is inside.
+    unsafe impl Sync for Place {}
+    // SAFETY: as above.
+    unsafe impl Send for Place {}
+
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let place = Arc::new(Place {
+            claims: Claims::new(1),
+            content: UnsafeCell::new(0),
+            told: AtomicUsize::new(0),
+        });
+        // SAFETY: loom reports two that are inside at once.
+        let work = |place: &Place| place.content.with_mut(|content| unsafe { *content += 1 });
+        let others: Vec<_> = [CoreId(1), CoreId(2)]
+            .into_iter()
+            .map(|core| {
+                let place = place.clone();
+                thread::spawn(move || {
+                    if place.claims.enter(0, core) {
+                        work(&place);
+                        if place.claims.leave(0) {
+                            place.told.fetch_add(1, Ordering::Release);
+                        }
+                    }
+                })
+            })
+            .collect();
+        if place.claims.want(0) {
+            work(&place);
+            place.claims.unwant(0);
+            for other in others {
+                other.join().expect("ends");
+            }
+        } else {
+            // Who is inside ends, and says so.
+            for other in others {
+                other.join().expect("ends");
+            }
+            assert_eq!(place.told.load(Ordering::Acquire), 1, "told once");
+            assert!(place.claims.is_free(0));
+            work(&place);
+            place.claims.unwant(0);
+        }
+        assert!(place.claims.enter(0, CoreId(1)), "nothing is left behind");
     });
 }
