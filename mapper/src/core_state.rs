@@ -7,6 +7,7 @@ use crate::meta::MetaStore;
 use crate::pool::PoolContext;
 use crate::types::{PoolNumber, ResourceId};
 use crate::volume::Volume;
+use crate::volume::outpost::Outposts;
 use atoll_reactor::local;
 use hashbrown::HashMap;
 use std::cell::RefCell;
@@ -19,7 +20,10 @@ pub(crate) struct CoreState {
     pub(crate) budget: Rc<Budget>,
     pub(crate) io_timeout: Duration,
     pub(crate) pools: RefCell<HashMap<PoolNumber, Rc<PoolContext>>>,
+    /// Those whose home is this core.
     pub(crate) volumes: RefCell<HashMap<ResourceId, Rc<Volume>>>,
+    /// Those of other cores that are used here.
+    pub(crate) outposts: Outposts,
 }
 
 impl CoreState {

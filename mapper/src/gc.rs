@@ -9,10 +9,10 @@ use crate::format::{
     DeadRow, Entry, EntryKind, Key, KeyRange, ParsedKey, decode_page, decode_whole, encode_delta,
     open_row, unseal,
 };
-use crate::local::Epochs;
 use crate::meta::{Batch, Cursor, Durability, MetaStore};
 use crate::pool::PoolContext;
 use crate::types::{NodeId, PageNo, PoolNumber};
+use crate::volume::Users;
 use atoll_backends::{ObjectId, ObjectIndex, Record};
 use atoll_reactor::{LocalFuture, sleep, spawn_detached};
 use std::cell::{Cell, RefCell};
@@ -60,7 +60,7 @@ pub(crate) fn runs(sorted: &[ObjectId]) -> Vec<DeadRun> {
 struct DeadBatch {
     runs: Vec<DeadRun>,
     /// Operations of this volume may still use them.
-    users: Option<Rc<Epochs>>,
+    users: Option<Users>,
 }
 
 /// What this core has to delete in one pool. The runs are in the metadata store too.
@@ -90,7 +90,7 @@ impl PoolContext {
         self: &Rc<Self>,
         meta: &Arc<dyn MetaStore>,
         runs: Vec<DeadRun>,
-        users: Option<Rc<Epochs>>,
+        users: Option<Users>,
     ) {
         self.dead.push(DeadBatch { runs, users });
         if !self.dead.running.replace(true) {
@@ -106,7 +106,10 @@ impl PoolContext {
 
     async fn delete_batch(&self, meta: &dyn MetaStore, batch: DeadBatch) {
         if let Some(users) = &batch.users {
-            users.quiesce().await;
+            while let Err(error) = users.quiesce().await {
+                tracing::warn!(pool = %self.number, %error, "objects wait for a core before they are deleted");
+                sleep(RETRY_PAUSE).await;
+            }
         }
         for run in batch.runs {
             while let Err(error) = self.delete_run(meta, run).await {

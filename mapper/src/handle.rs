@@ -1,24 +1,34 @@
-//! An opened volume as any core uses it: on the home core directly, elsewhere by message to it.
+//! An opened volume as any core uses it: on the home core directly, elsewhere by an outpost.
 
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::ResourceId;
-use crate::volume::{Segments, Volume, VolumeShared, Zeroing};
-use atoll_reactor::{CoreHandle, RemoteError, SharedBuf, core_id};
+use crate::volume::outpost::Outpost;
+use crate::volume::{Lease, Segments, Volume, VolumeShared, Zeroing};
+use atoll_reactor::{CoreHandle, RemoteError, SharedBuf, core_id, sleep, spawn_detached};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A volume that is open. Clones are the same volume.
 ///
 /// Offsets and lengths are bytes, multiples of 512. Errors: `OutOfRange`, `Closed` after the volume was
-/// closed, `Faulted` after a failed flush, `Timeout` when the store did not answer in time (a write may
-/// still be applied; its blocks stay held until it has ended), and the pool's own.
+/// closed, `Faulted` after a failed flush, `Timeout` when the store did not answer in time (what of a
+/// write had reached the store may still be applied, and its blocks stay held until it has ended;
+/// the rest never is), `Busy` when a core has too much to do, and the pool's own.
 #[derive(Clone)]
 pub struct VolumeHandle {
     id: ResourceId,
     home: CoreHandle,
     shared: Arc<VolumeShared>,
+}
+
+/// The volume as this core has it.
+enum Here {
+    Home(Rc<Volume>),
+    Outpost(Rc<Outpost>),
 }
 
 impl VolumeHandle {
@@ -46,36 +56,48 @@ impl VolumeHandle {
 
     /// Reads a range; the segments together are as long as asked.
     pub async fn read(&self, offset: u64, len: u64) -> Result<Segments> {
-        if self.is_home() {
-            return core_state()?.volume(self.id)?.read(offset, len).await;
-        }
-        self.remote(move |volume| async move { volume.read(offset, len).await })
-            .await
+        let counters = self.shared.counters_here();
+        count(&counters.reads, 1);
+        count(&counters.read_bytes, len);
+        let outcome = async {
+            let lease = self.lease()?;
+            match self.here().await? {
+                Here::Home(volume) => volume.read(offset, len, lease).await,
+                Here::Outpost(outpost) => outpost.read(offset, len, lease).await,
+            }
+        };
+        self.told(outcome.await)
     }
 
     /// Writes at an offset. Durable when it returns with `fua`, after a later flush otherwise.
     pub async fn write(&self, offset: u64, data: SharedBuf, fua: bool) -> Result<()> {
-        if self.is_home() {
-            return core_state()?
-                .volume(self.id)?
-                .write(offset, data, fua)
-                .await;
-        }
-        self.remote(move |volume| async move { volume.write(offset, data, fua).await })
-            .await
+        let counters = self.shared.counters_here();
+        count(&counters.writes, 1);
+        count(&counters.written_bytes, data.len() as u64);
+        let outcome = async {
+            let lease = self.lease()?;
+            match self.here().await? {
+                Here::Home(volume) => volume.write(offset, data, fua, lease).await,
+                Here::Outpost(outpost) => outpost.write(offset, data, fua, lease).await,
+            }
+        };
+        self.told(outcome.await)
     }
 
     /// Makes everything that was acknowledged before durable.
     pub async fn flush(&self) -> Result<()> {
-        if self.is_home() {
-            return core_state()?.volume(self.id)?.flush().await;
-        }
-        self.remote(|volume| async move { volume.flush().await })
-            .await
+        count(&self.shared.counters_here().flushes, 1);
+        self.told(
+            self.at_home(|volume| async move { volume.flush().await })
+                .await,
+        )
     }
 
     /// Gives a range back; it reads as zeros.
     pub async fn unmap(&self, offset: u64, len: u64) -> Result<()> {
+        let counters = self.shared.counters_here();
+        count(&counters.unmaps, 1);
+        count(&counters.unmapped_bytes, len);
         self.zero(offset, len, Zeroing::Unmap, false).await
     }
 
@@ -96,32 +118,66 @@ impl VolumeHandle {
     }
 
     async fn zero(&self, offset: u64, len: u64, how: Zeroing, fua: bool) -> Result<()> {
-        if self.is_home() {
-            return core_state()?
-                .volume(self.id)?
-                .zero(offset, len, how, fua)
-                .await;
-        }
-        self.remote(move |volume| async move { volume.zero(offset, len, how, fua).await })
+        let outcome = async {
+            let lease = self.lease()?;
+            self.at_home(
+                move |volume| async move { volume.zero(offset, len, how, fua, lease).await },
+            )
             .await
+        };
+        self.told(outcome.await)
     }
 
-    fn is_home(&self) -> bool {
-        core_id() == self.home.id()
+    fn lease(&self) -> Result<Lease> {
+        Ok(Lease::limited(core_state()?.io_timeout))
     }
 
-    async fn remote<F, Fut, T>(&self, operation: F) -> Result<T>
+    fn told<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            count(&self.shared.counters_here().errors, 1);
+        }
+        outcome
+    }
+
+    async fn here(&self) -> Result<Here> {
+        let state = core_state()?;
+        if core_id() == self.home.id() {
+            return state.volume(self.id).map(Here::Home);
+        }
+        let outpost = state
+            .outposts
+            .get(&state, self.id, &self.home, &self.shared);
+        outpost.await.map(Here::Outpost)
+    }
+
+    async fn at_home<F, Fut, T>(&self, operation: F) -> Result<T>
     where
         F: FnOnce(Rc<Volume>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T>> + 'static,
         T: Send + 'static,
     {
-        let id = self.id;
-        on_core(&self.home, move || async move {
-            operation(core_state()?.volume(id)?).await
-        })
-        .await
+        on_home(&self.home, self.id, operation).await
     }
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// Runs an operation of a volume on its home core, as the task that asks if this is it.
+pub(crate) async fn on_home<F, Fut, T>(home: &CoreHandle, id: ResourceId, operation: F) -> Result<T>
+where
+    F: FnOnce(Rc<Volume>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T>> + 'static,
+    T: Send + 'static,
+{
+    if core_id() == home.id() {
+        return operation(core_state()?.volume(id)?).await;
+    }
+    on_core(home, move || async move {
+        operation(core_state()?.volume(id)?).await
+    })
+    .await
 }
 
 /// Runs a fallible future on a core.
@@ -141,4 +197,45 @@ where
             }
         })
     })
+}
+
+/// How long to wait for room in a core's inbox before it is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// [`on_core`] that waits for room where the core has too much to do: for what a volume's cores ask
+/// each other.
+pub(crate) async fn ask<F, Fut, T>(core: &CoreHandle, make: F) -> Result<T>
+where
+    F: FnOnce() -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<T>> + 'static,
+    T: Send + 'static,
+{
+    loop {
+        match core.call(make.clone()).await {
+            Ok(outcome) => return outcome,
+            Err(RemoteError::Full) => sleep(FULL_PAUSE).await,
+            Err(error) => {
+                return Err(Error::new(
+                    ErrorKind::Closed,
+                    format!("core {}: {error}", core.id()),
+                ));
+            }
+        }
+    }
+}
+
+/// Runs it on a core, as soon as there is room in its inbox; nobody waits. Lost only with the core.
+pub(crate) fn tell<F, Fut>(core: &CoreHandle, make: F)
+where
+    F: FnOnce() -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    if core.spawn(make.clone()) == Err(RemoteError::Full) {
+        let core = core.clone();
+        spawn_detached(async move {
+            while core.spawn(make.clone()) == Err(RemoteError::Full) {
+                sleep(FULL_PAUSE).await;
+            }
+        });
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use atoll_mapper::format::{LogicalBlock, PoolKind};
-use atoll_mapper::{PoolInfo, VolumeCounters, VolumeInfo, types};
+use atoll_mapper::{PoolInfo, VolumeCounters, VolumeInfo, VolumeShared, types};
 use atoll_targets::server::Counters;
 use uuid::Uuid;
 
@@ -118,17 +118,22 @@ pub fn pool(info: &PoolInfo, data: &Path) -> Result<Pool> {
     })
 }
 
-pub fn io_stats(counters: &VolumeCounters) -> IoStats {
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+pub fn io_stats(volume: &VolumeShared) -> IoStats {
+    let sum = |counter: fn(&VolumeCounters) -> &AtomicU64| {
+        let cores = volume.counters();
+        cores
+            .map(|core| counter(core).load(Ordering::Relaxed))
+            .sum()
+    };
     IoStats {
-        reads: count(&counters.reads),
-        read_bytes: count(&counters.read_bytes),
-        writes: count(&counters.writes),
-        write_bytes: count(&counters.written_bytes),
-        flushes: count(&counters.flushes),
-        unmaps: count(&counters.unmaps),
-        unmap_bytes: count(&counters.unmapped_bytes),
-        errors: count(&counters.errors),
+        reads: sum(|core| &core.reads),
+        read_bytes: sum(|core| &core.read_bytes),
+        writes: sum(|core| &core.writes),
+        write_bytes: sum(|core| &core.written_bytes),
+        flushes: sum(|core| &core.flushes),
+        unmaps: sum(|core| &core.unmaps),
+        unmap_bytes: sum(|core| &core.unmapped_bytes),
+        errors: sum(|core| &core.errors),
     }
 }
 

@@ -359,7 +359,7 @@ impl Engine {
             if let Some(shared) = &info.shared {
                 volumes.push(VolumeStats {
                     name: name_above(&info.row.name)?,
-                    io: convert::io_stats(&shared.counters),
+                    io: convert::io_stats(shared),
                 });
             }
         }

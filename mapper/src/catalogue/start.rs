@@ -13,6 +13,7 @@ use crate::gc::{reap_node, resume_deletions};
 use crate::handle::on_core;
 use crate::meta::{Batch, Cursor, Durability, MetaStore, get_row};
 use crate::types::{InstanceId, NodeId, PoolNumber};
+use crate::volume::outpost::Outposts;
 use atoll_reactor::{CoreHandle, set_local, spawn_detached, take_local};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -45,6 +46,7 @@ pub(crate) async fn start(
                 io_timeout: config.io_timeout,
                 pools: RefCell::default(),
                 volumes: RefCell::default(),
+                outposts: Outposts::default(),
             }));
             Ok(())
         })
@@ -270,6 +272,7 @@ impl Catalogue {
                 batch.set_frees(true);
                 batch.put_row(Key::node(volume.node()), &row);
                 state.meta.commit(batch, Durability::Unsynced).await?;
+                volume.dismiss_peers();
                 state.volumes.borrow_mut().remove(&id);
                 Ok(())
             })

@@ -154,7 +154,7 @@ impl Catalogue {
             return Ok(VolumeHandle::new(id, home, shared));
         }
         let home = self.home(id);
-        let shared = VolumeShared::new(info.row.size);
+        let shared = VolumeShared::new(info.row.size, self.cores.len());
         let (row, given, unclean) = (info.row, shared.clone(), self.unclean);
         on_core(&home, move || async move {
             let state = core_state()?;
@@ -263,6 +263,7 @@ impl Catalogue {
                     }
                     volume.abandon(&error);
                 }
+                volume.dismiss_peers();
                 state.volumes.borrow_mut().remove(&id);
                 Ok(())
             })

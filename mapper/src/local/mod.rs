@@ -10,7 +10,7 @@ mod wait;
 
 pub(crate) use detach::run_to_end;
 pub(crate) use epochs::Epochs;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, GateClosed};
 pub(crate) use join::join_all;
 pub(crate) use range_locks::{RangeGuard, RangeLocks};
 pub(crate) use wait::WaitQueue;

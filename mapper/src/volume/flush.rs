@@ -3,9 +3,9 @@
 //!
 //! **Invariant:** data is durable before the map that names it is (M2); a failure is sticky (M4).
 
-use super::Volume;
 use super::pieces::pieces;
 use super::table::page_of;
+use super::{Lease, MAX_UNSYNCED, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::EntryKind;
 use crate::gc::{put_dead, put_records, runs};
@@ -15,7 +15,6 @@ use atoll_backends::{ObjectId, ObjectIndex, Record};
 use atoll_reactor::{sleep, spawn_detached};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Longest time that an acknowledged write stays undurable on a volume whose initiator never
@@ -23,9 +22,8 @@ use std::time::Duration;
 const WRITE_BACK_INTERVAL: Duration = Duration::from_secs(5);
 /// Changed pages of one volume above which a commit is made without being asked for.
 const MAX_DIRTY_PAGES: usize = 4096;
-/// The same of partial records, and of objects that were written and not synced.
+/// The same of partial records.
 const MAX_DIRTY_RECORDS: usize = 4096;
-const MAX_UNSYNCED: usize = 65_536;
 
 #[derive(Default)]
 pub(super) struct FlushState {
@@ -46,8 +44,8 @@ impl Volume {
     /// Everything acknowledged before is durable when it returns.
     pub(crate) async fn flush(self: &Rc<Self>) -> Result<()> {
         let volume = self.clone();
-        self.shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        self.limited("flush", async move { volume.flush_inside().await })
+        let lease = Lease::limited(self.io_timeout);
+        self.limited("flush", lease, async move { volume.flush_inside().await })
             .await
     }
 
@@ -83,6 +81,9 @@ impl Volume {
 
     async fn flush_once(&self) -> Result<()> {
         self.check_fault()?;
+        let (written, all) = self.peers.take_written().await;
+        self.unsynced.borrow_mut().extend(written);
+        all?;
         // One turn: what is copied is exactly what is committed.
         let table = self.table.take_dirty();
         let partials = self.partials.take_dirty();
@@ -118,13 +119,13 @@ impl Volume {
         self.partials.committed(partials);
         if !dead.is_empty() {
             self.pool
-                .delete_later(&self.meta, dead_runs, Some(self.epochs.clone()));
+                .delete_later(&self.meta, dead_runs, Some(self.users()));
         }
         Ok(())
     }
 
     /// Makes a written range durable: by its objects alone if the map has not changed there.
-    pub(super) async fn make_durable(&self, offset: u64, len: u64) -> Result<()> {
+    pub(crate) async fn make_durable(&self, offset: u64, len: u64) -> Result<()> {
         let mut objects: Vec<ObjectId> = Vec::new();
         for piece in pieces(offset, len, self.pool.object_size) {
             match self.durable_object(piece.index).await? {
@@ -231,6 +232,7 @@ impl Volume {
             || !self.unsynced.borrow().is_empty()
             || !self.flush.records.borrow().is_empty()
             || !self.dead.borrow().is_empty()
+            || self.peers.have_written()
     }
 
     /// Flushes when what the next one has to take is too much to be kept, before more is written.

@@ -4,17 +4,21 @@
 //! its block's data (M2). A block that an operation writes stays locked until the store has ended it.
 
 use super::Volume;
+use super::claiming::{HomeClaim, places};
+use super::lease::Lease;
 use super::partials::Partial;
 use super::pieces::{Piece, pieces};
 use super::table::{Page, page_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Entry, EntryKind};
 use crate::local::{RangeGuard, join_all};
-use atoll_backends::{BLOCK_SIZE, BlockRange, ObjectId, ReadHint, WriteMode, ZeroMode};
+use crate::types::ResourceId;
+use atoll_backends::{
+    BLOCK_SIZE, BlockRange, ObjectId, ObjectIndex, ReadHint, WriteMode, ZeroMode,
+};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf};
 use smallvec::SmallVec;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 /// Largest read or write in bytes; larger ones are the protocol's to split.
 pub const MAX_IO_BYTES: u64 = 8 << 20;
@@ -45,12 +49,14 @@ pub(crate) enum Zeroing {
 
 impl Volume {
     /// Reads `len` bytes at `offset`; multiples of 512.
-    pub(crate) async fn read(self: &Rc<Self>, offset: u64, len: u64) -> Result<Segments> {
+    pub(crate) async fn read(
+        self: &Rc<Self>,
+        offset: u64,
+        len: u64,
+        lease: Lease,
+    ) -> Result<Segments> {
         let volume = self.clone();
-        let counters = &self.shared.counters;
-        counters.reads.fetch_add(1, Ordering::Relaxed);
-        counters.read_bytes.fetch_add(len, Ordering::Relaxed);
-        self.limited("read", async move {
+        self.limited("read", lease, async move {
             let _inside = volume.gate.pass().await;
             let _epoch = volume.epochs.begin();
             volume.check_range(offset, len)?;
@@ -146,11 +152,7 @@ impl Volume {
             .store
             .read(id, blocks, ReadHint::default())
             .await?;
-        let start = (piece.bytes.start % BLOCK_SIZE) as usize;
-        Ok(match start == 0 && data.len() == piece.len() {
-            true => data,
-            false => data.slice(start..start + piece.len()),
-        })
+        Ok(piece.cut(data))
     }
 
     /// Writes at `offset`; multiples of 512. With `fua` it is durable when it returns.
@@ -159,14 +161,11 @@ impl Volume {
         offset: u64,
         data: SharedBuf,
         fua: bool,
+        lease: Lease,
     ) -> Result<()> {
         let volume = self.clone();
-        let counters = &self.shared.counters;
-        counters.writes.fetch_add(1, Ordering::Relaxed);
-        counters
-            .written_bytes
-            .fetch_add(data.len() as u64, Ordering::Relaxed);
-        self.limited("write", async move {
+        let limit = lease.clone();
+        self.limited("write", limit, async move {
             {
                 let _inside = volume.gate.pass().await;
                 volume.check_range(offset, data.len() as u64)?;
@@ -176,7 +175,7 @@ impl Volume {
                 let writes: Vec<_> = all
                     .map(|piece| {
                         let part = data.slice(piece.at..piece.at + piece.len());
-                        LocalFuture::new(volume.write_piece(piece, part))
+                        LocalFuture::new(volume.write_piece(piece, part, &lease))
                     })
                     .collect();
                 for outcome in join_all(writes).await {
@@ -194,39 +193,66 @@ impl Volume {
     }
 
     /// Writes a piece that is either whole blocks or a part of one block.
-    async fn write_piece(&self, piece: Piece, data: SharedBuf) -> Result<()> {
+    async fn write_piece(&self, piece: Piece, data: SharedBuf, lease: &Lease) -> Result<()> {
         self.keep_bounds().await?;
         let blocks = piece.blocks();
-        let held = self.locks.lock(piece.index, blocks).await;
+        let held = self.lock(piece.index, blocks, blocks).await;
         let (_, stored) = self.stored(&piece).await?;
+        if !matches!(stored, Stored::Nothing) {
+            return self.write_stored(&piece, data, stored, lease).await;
+        }
+        // Creating an object takes all of it: its first writes come one after the other.
+        drop(held);
+        let whole = BlockRange::whole(self.pool.object_size);
+        let held = self.lock(piece.index, whole, blocks).await;
+        match self.stored(&piece).await? {
+            (page, Stored::Nothing) => self.create_object(&piece, data, &page, &held, lease).await,
+            (_, stored) => self.write_stored(&piece, data, stored, lease).await,
+        }
+    }
+
+    /// Into an object that is there.
+    async fn write_stored(
+        &self,
+        piece: &Piece,
+        data: SharedBuf,
+        stored: Stored,
+        lease: &Lease,
+    ) -> Result<()> {
         match stored {
+            Stored::Nothing => unreachable!("the caller creates the object"),
             Stored::Complete(id) => {
-                let data = self.whole_blocks(&piece, data, Some((id, None))).await?;
-                self.store_write(id, blocks.first, data, WriteMode::Existing)
+                let data = self.whole_blocks(piece, data, Some((id, None))).await?;
+                lease.check()?;
+                self.store_write(id, piece.blocks().first, data, WriteMode::Existing)
                     .await
             }
             Stored::Partial(id, partial) => {
-                self.write_partial(&piece, data, id, &partial, WriteMode::Existing)
+                self.write_partial(piece, data, id, &partial, WriteMode::Existing, lease)
                     .await
             }
-            Stored::Nothing => {
-                // Creating an object takes all of it: its first writes come one after the other.
-                drop(held);
-                let whole = BlockRange::whole(self.pool.object_size);
-                let held = self.locks.lock(piece.index, whole).await;
-                match self.stored(&piece).await? {
-                    (page, Stored::Nothing) => self.create_object(&piece, data, &page, &held).await,
-                    (_, Stored::Complete(id)) => {
-                        let data = self.whole_blocks(&piece, data, Some((id, None))).await?;
-                        self.store_write(id, blocks.first, data, WriteMode::Existing)
-                            .await
-                    }
-                    (_, Stored::Partial(id, partial)) => {
-                        self.write_partial(&piece, data, id, &partial, WriteMode::Existing)
-                            .await
-                    }
-                }
+        }
+    }
+
+    /// Keeps others off a range of an object: this core's by the range lock, those of other cores
+    /// by the claim of the blocks that are written.
+    pub(super) async fn lock(
+        &self,
+        index: ObjectIndex,
+        range: BlockRange,
+        written: BlockRange,
+    ) -> BlockLock {
+        let range = self.locks.lock(index, range).await;
+        let claim = match self.shared_claims() {
+            None => None,
+            Some(claims) => {
+                let places = places(self.pool.object_size, index, written);
+                Some(claims.take(places).await)
             }
+        };
+        BlockLock {
+            _claim: claim,
+            _range: range,
         }
     }
 
@@ -236,19 +262,21 @@ impl Volume {
         piece: &Piece,
         data: SharedBuf,
         page: &Page,
-        _whole_object: &RangeGuard,
+        _whole_object: &BlockLock,
+        lease: &Lease,
     ) -> Result<()> {
         self.keep_budget().await?;
         let id = ObjectId::new(self.current_generation().await?, piece.index);
         let zeroes_new = self.pool.store.properties().zeroes_new;
         let complete = zeroes_new || piece.is_whole_object(self.pool.object_size);
+        lease.check()?;
         let outcome = if complete {
             let data = self.whole_blocks(piece, data, None).await?;
             self.store_write(id, piece.blocks().first, data, WriteMode::Create)
                 .await
         } else {
             let partial = self.partials.create(id);
-            self.write_partial(piece, data, id, &partial, WriteMode::Create)
+            self.write_partial(piece, data, id, &partial, WriteMode::Create, lease)
                 .await
         };
         match outcome {
@@ -276,11 +304,13 @@ impl Volume {
         id: ObjectId,
         partial: &Rc<Partial>,
         mode: WriteMode,
+        lease: &Lease,
     ) -> Result<()> {
         let blocks = piece.blocks();
         let data = self
             .whole_blocks(piece, data, Some((id, Some(partial))))
             .await?;
+        lease.check()?;
         self.store_write(id, blocks.first, data, mode).await?;
         self.publish(piece, id, partial, blocks, mode).await
     }
@@ -344,21 +374,7 @@ impl Volume {
         // Also after a failure: a part may have been written.
         self.unsynced.borrow_mut().insert(id);
         self.changed();
-        outcome.map_err(|error| self.write_error(id, error))
-    }
-
-    fn write_error(&self, id: ObjectId, error: atoll_backends::Error) -> Error {
-        if error.kind() == atoll_backends::ErrorKind::NotFound {
-            tracing::error!(volume = %self.id, %id, "the map names a missing object");
-            return Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "volume {}: object {id} of the map is missing: {error}",
-                    self.id
-                ),
-            );
-        }
-        Error::from(error)
+        outcome.map_err(|error| write_error(self.id, id, error))
     }
 
     /// Makes a range read as zeros; multiples of 512.
@@ -368,16 +384,11 @@ impl Volume {
         len: u64,
         how: Zeroing,
         fua: bool,
+        lease: Lease,
     ) -> Result<()> {
         let volume = self.clone();
-        if how == Zeroing::Unmap {
-            self.shared.counters.unmaps.fetch_add(1, Ordering::Relaxed);
-            self.shared
-                .counters
-                .unmapped_bytes
-                .fetch_add(len, Ordering::Relaxed);
-        }
-        self.limited("zeroing", async move {
+        let limit = lease.clone();
+        self.limited("zeroing", limit, async move {
             {
                 let _inside = volume.gate.pass().await;
                 volume.check_range(offset, len)?;
@@ -387,7 +398,7 @@ impl Volume {
                     let some: Vec<_> = all
                         .by_ref()
                         .take(PARALLEL_ZEROING)
-                        .map(|piece| LocalFuture::new(volume.zero_piece(piece, how)))
+                        .map(|piece| LocalFuture::new(volume.zero_piece(piece, how, &lease)))
                         .collect();
                     if some.is_empty() {
                         break;
@@ -407,7 +418,7 @@ impl Volume {
         .await
     }
 
-    pub(super) async fn zero_piece(&self, piece: Piece, how: Zeroing) -> Result<()> {
+    pub(super) async fn zero_piece(&self, piece: Piece, how: Zeroing, lease: &Lease) -> Result<()> {
         let absent = self.table.lookup(piece.index).await?.kind() == EntryKind::Absent;
         // A write that creates the object now may be one that its initiator has given up: what comes
         // after that must not be undone by it.
@@ -415,36 +426,37 @@ impl Volume {
             return Ok(());
         }
         if piece.is_whole_object(self.pool.object_size) && how != Zeroing::Zero {
-            return self.drop_object(&piece).await;
+            return self.drop_object(&piece, lease).await;
         }
         for part in piece.split() {
             if part.is_aligned() {
-                self.zero_blocks(&part, how).await?;
+                self.zero_blocks(&part, how, lease).await?;
             } else {
                 let zeros = SharedBuf::zeros(part.len());
-                self.write_over(part, zeros).await?;
+                self.write_over(part, zeros, lease).await?;
             }
         }
         Ok(())
     }
 
     /// A part of a block, unless nothing is stored there.
-    async fn write_over(&self, part: Piece, zeros: SharedBuf) -> Result<()> {
+    async fn write_over(&self, part: Piece, zeros: SharedBuf, lease: &Lease) -> Result<()> {
         // Behind those that create the object.
         drop(self.locks.lock(part.index, part.blocks()).await);
         match self.stored(&part).await?.1 {
             Stored::Nothing => Ok(()),
-            _ => self.write_piece(part, zeros).await,
+            _ => self.write_piece(part, zeros, lease).await,
         }
     }
 
     /// The whole object leaves the map.
-    async fn drop_object(&self, piece: &Piece) -> Result<()> {
+    async fn drop_object(&self, piece: &Piece, lease: &Lease) -> Result<()> {
         let whole = BlockRange::whole(self.pool.object_size);
         self.keep_budget().await?;
         let _held = self.locks.lock(piece.index, whole).await;
         let (page_no, slot) = page_of(piece.index);
         let page = self.table.page(page_no).await?;
+        lease.check()?;
         let entry = page.get(slot);
         if let EntryKind::Object(generation) = entry.kind() {
             self.table.set(page_no, &page, slot, Entry::ABSENT);
@@ -454,10 +466,10 @@ impl Volume {
         Ok(())
     }
 
-    async fn zero_blocks(&self, part: &Piece, how: Zeroing) -> Result<()> {
+    async fn zero_blocks(&self, part: &Piece, how: Zeroing, lease: &Lease) -> Result<()> {
         self.keep_bounds().await?;
         let blocks = part.blocks();
-        let _held = self.locks.lock(part.index, blocks).await;
+        let _held = self.lock(part.index, blocks, blocks).await;
         let zero = match how {
             Zeroing::Zero => ZeroMode::Keep,
             Zeroing::Unmap | Zeroing::ZeroUnmap => ZeroMode::Punch,
@@ -473,13 +485,14 @@ impl Volume {
             None => vec![(blocks, true)],
         };
         for (run, _) in runs.into_iter().filter(|(_, valid)| *valid) {
+            lease.check()?;
             let outcome = self
                 .pool
                 .store
                 .write_zeroes(id, run, zero, WriteMode::Existing)
                 .await;
             self.unsynced.borrow_mut().insert(id);
-            outcome.map_err(|error| self.write_error(id, error))?;
+            outcome.map_err(|error| write_error(self.id, id, error))?;
         }
         self.changed();
         Ok(())
@@ -522,25 +535,26 @@ impl Volume {
     }
 
     fn check_range(&self, offset: u64, len: u64) -> Result<()> {
-        if self.retired.get() {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                format!("volume {} is closed", self.id),
-            ));
-        }
-        let end = offset.checked_add(len).filter(|end| *end <= self.size());
-        if end.is_none() {
-            return Err(Error::new(
-                ErrorKind::OutOfRange,
-                format!(
-                    "volume {}: bytes {offset}+{len} lie beyond its size {}",
-                    self.id,
-                    self.size()
-                ),
-            ));
-        }
-        Ok(())
+        self.shared.check_range(self.id, offset, len)
     }
+}
+
+/// A range of an object is this operation's alone, on every core.
+pub(super) struct BlockLock {
+    /// Given free first: who is next here does not find it taken.
+    _claim: Option<HomeClaim>,
+    _range: RangeGuard,
+}
+
+pub(super) fn write_error(volume: ResourceId, id: ObjectId, error: atoll_backends::Error) -> Error {
+    if error.kind() == atoll_backends::ErrorKind::NotFound {
+        tracing::error!(%volume, %id, "the map names a missing object");
+        return Error::new(
+            ErrorKind::Corrupt,
+            format!("volume {volume}: object {id} of the map is missing: {error}"),
+        );
+    }
+    Error::from(error)
 }
 
 /// Objects that one zeroing works on at a time.

@@ -1,15 +1,22 @@
 //! A writable resource on its home core: the map of its head node, and reading, writing and
-//! unmapping by it. Which protocol asks, and how objects are stored, is not its business.
+//! unmapping by it; and what other cores do of it (`outpost`). Which protocol asks, and how objects
+//! are stored, is not its business.
 
+mod claiming;
 mod flush;
 mod io;
+mod lease;
+pub(crate) mod outpost;
 mod partials;
+mod peers;
 mod pieces;
 mod resize;
 mod table;
 
 pub(crate) use io::Zeroing;
 pub use io::{MAX_IO_BYTES, Segments};
+pub(crate) use lease::Lease;
+pub(crate) use peers::Users;
 
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,11 +26,14 @@ use crate::meta::MetaStore;
 use crate::pool::PoolContext;
 use crate::types::{NodeId, ResourceId};
 use atoll_backends::{Generation, ObjectId};
-use atoll_reactor::timeout;
+use atoll_reactor::{core_id, timeout, timeout_at};
+use claiming::HomeClaims;
+use crossbeam::utils::CachePadded;
 use flush::FlushState;
 use hashbrown::HashSet;
 use partials::Partials;
-use std::cell::{Cell, RefCell};
+use peers::Peers;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -31,7 +41,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use table::PageTable;
 
-/// Counters of a volume since its opening.
+/// Objects written and not synced above which a flush is made without being asked for, on each core.
+const MAX_UNSYNCED: usize = 65_536;
+
+/// What one core has done with a volume since its opening.
 #[derive(Default, Debug)]
 pub struct VolumeCounters {
     pub reads: AtomicU64,
@@ -49,16 +62,67 @@ pub struct VolumeCounters {
 pub struct VolumeShared {
     size: AtomicU64,
     faulted: AtomicBool,
-    pub counters: VolumeCounters,
+    /// It is being closed, or closed.
+    retired: AtomicBool,
+    /// By core.
+    counters: Box<[CachePadded<VolumeCounters>]>,
 }
 
 impl VolumeShared {
-    pub(crate) fn new(size: u64) -> Arc<VolumeShared> {
+    pub(crate) fn new(size: u64, cores: usize) -> Arc<VolumeShared> {
         Arc::new(VolumeShared {
             size: AtomicU64::new(size),
             faulted: AtomicBool::new(false),
-            counters: VolumeCounters::default(),
+            retired: AtomicBool::new(false),
+            counters: (0..cores).map(|_| CachePadded::default()).collect(),
         })
+    }
+
+    /// What each core has done, by its number.
+    pub fn counters(&self) -> impl Iterator<Item = &VolumeCounters> {
+        self.counters.iter().map(|counters| &**counters)
+    }
+
+    /// Where this core counts.
+    pub(crate) fn counters_here(&self) -> &VolumeCounters {
+        &self.counters[usize::from(core_id().0)]
+    }
+
+    fn check_range(&self, id: ResourceId, offset: u64, len: u64) -> Result<()> {
+        self.check_open(id)?;
+        let size = self.size();
+        match offset.checked_add(len) {
+            Some(end) if end <= size => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!("volume {id}: bytes {offset}+{len} lie beyond its size {size}"),
+            )),
+        }
+    }
+
+    fn check_open(&self, id: ResourceId) -> Result<()> {
+        match self.retired.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::Closed,
+                format!("volume {id} is closed"),
+            )),
+        }
+    }
+
+    /// Refuses when a sync or commit has failed: what was acknowledged before may be lost, so that
+    /// neither new writes nor what reads show could be trusted (M4).
+    fn check_fault(&self, id: ResourceId) -> Result<()> {
+        match self.is_faulted() {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::Faulted,
+                format!(
+                    "volume {id} answers no I/O since a flush failed (the log says how); stop the daemon, run \
+                     `atoll fsck`, start it again"
+                ),
+            )),
+        }
     }
 
     /// Bytes.
@@ -96,12 +160,14 @@ pub(crate) struct Volume {
     /// Objects that left the map since the last commit took them.
     dead: RefCell<Vec<ObjectId>>,
     flush: FlushState,
-    retired: Cell<bool>,
+    peers: Rc<Peers>,
+    /// Made when it is needed: most volumes are idle.
+    claims: OnceCell<Rc<HomeClaims>>,
+    many_cores: bool,
     trimming: Cell<bool>,
     trimmed: WaitQueue,
     /// Closed by who changes the node's row.
     row_changes: Rc<Gate>,
-    fault: RefCell<Option<Error>>,
     io_timeout: Duration,
 }
 
@@ -144,11 +210,12 @@ impl Volume {
             unsynced: RefCell::default(),
             dead: RefCell::default(),
             flush: FlushState::default(),
-            retired: Cell::new(false),
+            peers: Peers::new(open.id),
+            claims: OnceCell::new(),
+            many_cores: peers::many_cores(),
             trimming: Cell::new(false),
             trimmed: WaitQueue::default(),
             row_changes: Rc::default(),
-            fault: RefCell::default(),
             io_timeout: open.io_timeout,
         })
     }
@@ -161,72 +228,38 @@ impl Volume {
         self.shared.size()
     }
 
-    /// Runs an operation to its end at the store, and gives up waiting for it after the time limit.
-    /// What it holds it keeps until it has ended.
+    /// Runs an operation to its end at the store, and gives up waiting for it when its lease has run
+    /// out. What it holds it keeps until it has ended.
     async fn limited<T: 'static>(
         self: &Rc<Self>,
         what: &'static str,
+        lease: Lease,
         operation: impl Future<Output = Result<T>> + 'static,
     ) -> Result<T> {
-        let outcome = timeout(self.io_timeout, run_to_end(operation)).await;
-        let result = outcome.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Timeout,
-                format!(
-                    "{what} of volume {}: no answer within {:?}",
-                    self.id, self.io_timeout
-                ),
-            ))
-        });
-        if result.is_err() {
-            self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
-        }
-        result
+        limited(what, self.id, lease, operation).await
     }
 
-    /// Refuses when a sync or commit has failed: what was acknowledged before may be lost, so that
-    /// neither new writes nor what reads show could be trusted (M4).
     fn check_fault(&self) -> Result<()> {
-        match &*self.fault.borrow() {
-            None => Ok(()),
-            Some(error) => Err(Error::new(
-                ErrorKind::Faulted,
-                format!(
-                    "volume {} answers no I/O since a flush failed ({error}); stop the daemon, run \
-                     `atoll fsck`, start it again",
-                    self.id
-                ),
-            )),
-        }
+        self.shared.check_fault(self.id)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.shared.check_open(self.id)
     }
 
     /// Sticky: nothing more is acknowledged.
     fn set_fault(&self, error: &Error) {
-        let mut fault = self.fault.borrow_mut();
-        if fault.is_none() {
+        if !self.shared.faulted.swap(true, Ordering::AcqRel) {
             tracing::error!(volume = %self.id, %error, "flush failed; the volume answers no more I/O");
-            *fault = Some(error.duplicate());
-            self.shared.faulted.store(true, Ordering::Release);
         }
     }
 
     /// Waits until nothing runs on the volume, makes it durable, and lets nothing begin any more.
     /// A clean stop then keeps the generation by the returned row, of the start numbered `run`.
     pub(crate) async fn retire(self: &Rc<Self>, run: u64) -> Result<NodeRow> {
-        let busy = |_| {
-            Error::new(
-                ErrorKind::Busy,
-                format!(
-                    "volume {}: its running I/O did not end in time; try again",
-                    self.id
-                ),
-            )
-        };
-        let closed = timeout(self.io_timeout, self.gate.close())
-            .await
-            .map_err(busy)?;
-        self.retired.set(true);
-        drop(closed);
+        let fence = self.fence().await?;
+        self.shared.retired.store(true, Ordering::Release);
+        drop(fence);
         let volume = self.clone();
         // A trim changes the map and the row as I/O does.
         let quiet = run_to_end(async move {
@@ -236,10 +269,10 @@ impl Volume {
         });
         match timeout(self.io_timeout, quiet).await {
             Ok(flushed) => flushed?,
-            Err(late) => {
-                self.retired.set(false);
+            Err(_) => {
+                self.shared.retired.store(false, Ordering::Release);
                 self.start_trim();
-                return Err(busy(late));
+                return Err(self.busy());
             }
         }
         let row = NodeRow {
@@ -248,6 +281,21 @@ impl Volume {
             ..*self.node_row.borrow()
         };
         Ok(row)
+    }
+
+    fn busy(&self) -> Error {
+        Error::new(
+            ErrorKind::Busy,
+            format!(
+                "volume {}: its running I/O did not end in time; try again",
+                self.id
+            ),
+        )
+    }
+
+    /// After it was retired: other cores forget it.
+    pub(crate) fn dismiss_peers(&self) {
+        self.peers.dismiss();
     }
 
     /// It is deleted although it could not be retired: nothing of it is committed any more.
@@ -283,4 +331,24 @@ impl Volume {
         self.unsynced.borrow_mut().remove(&id);
         self.dead.borrow_mut().push(id);
     }
+}
+
+/// Runs an operation to its end at the store; who waits is told when its lease has run out.
+async fn limited<T: 'static>(
+    what: &'static str,
+    id: ResourceId,
+    lease: Lease,
+    operation: impl Future<Output = Result<T>> + 'static,
+) -> Result<T> {
+    let running = run_to_end(operation);
+    let Some(deadline) = lease.deadline else {
+        return running.await;
+    };
+    let outcome = timeout_at(deadline, running).await;
+    outcome.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!("{what} of volume {id}: no answer in time"),
+        ))
+    })
 }

@@ -1,6 +1,7 @@
 //! How a byte range of a volume falls on objects, whole blocks and parts of blocks.
 
 use atoll_backends::{BLOCK_SIZE, BlockRange, ObjectIndex, ObjectSize};
+use atoll_reactor::SharedBuf;
 use std::ops::Range;
 
 /// The part of a request that lies in one object.
@@ -26,6 +27,15 @@ impl Piece {
 
     pub(super) fn is_aligned(&self) -> bool {
         self.bytes.start.is_multiple_of(BLOCK_SIZE) && self.bytes.end.is_multiple_of(BLOCK_SIZE)
+    }
+
+    /// The piece of the data of its blocks.
+    pub(super) fn cut(&self, blocks: SharedBuf) -> SharedBuf {
+        let start = (self.bytes.start % BLOCK_SIZE) as usize;
+        match start == 0 && blocks.len() == self.len() {
+            true => blocks,
+            false => blocks.slice(start..start + self.len()),
+        }
     }
 
     pub(super) fn is_whole_object(&self, size: ObjectSize) -> bool {

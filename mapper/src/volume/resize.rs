@@ -3,10 +3,10 @@
 //! **Invariant:** what a shrink cut off never comes back: the volume does not grow before the
 //! entries beyond its end are gone, durably.
 
-use super::Volume;
 use super::io::Zeroing;
 use super::pieces::pieces;
 use super::table::page_of;
+use super::{Lease, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     Entry, EntryKind, Key, KeyRange, NodeRow, ParsedKey, ResourceRow, decode_whole, unseal,
@@ -57,17 +57,7 @@ impl Volume {
     }
 
     async fn shrink(self: &Rc<Self>, row: ResourceRow) -> Result<()> {
-        let _closed = timeout(self.io_timeout, self.gate.close())
-            .await
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::Busy,
-                    format!(
-                        "volume {}: its running I/O did not end in time; try again",
-                        self.id
-                    ),
-                )
-            })?;
+        let _fence = self.fence().await?;
         let object = u64::from(self.pool.object_size.bytes());
         let first_beyond = row.size.next_multiple_of(object);
         for piece in pieces(
@@ -75,7 +65,8 @@ impl Volume {
             first_beyond.min(self.size()) - row.size,
             self.pool.object_size,
         ) {
-            self.zero_piece(piece, Zeroing::ZeroUnmap).await?;
+            self.zero_piece(piece, Zeroing::ZeroUnmap, &Lease::unlimited())
+                .await?;
         }
         self.flush_inside().await?;
         // A trim that ends now ends before or after it, and sees which.
@@ -174,7 +165,7 @@ impl Volume {
                     if page < first_page || *entry == Entry::ABSENT {
                         continue;
                     }
-                    if self.retired.get() {
+                    if self.check_open().is_err() {
                         return Ok(false);
                     }
                     let from = if page == first_page { first_slot } else { 0 };

@@ -1,5 +1,6 @@
 //! The resident part of a node's map: pages of 512 entries and groups of 512 pages, faulted in from
-//! the metadata store, changed by the home core, copied by a flush, evicted when clean.
+//! the metadata store, changed by the home core, copied by a flush, evicted when clean. Other cores
+//! look at the entries of pages that they were given.
 //! It knows entries; what objects hold is not its business.
 
 use crate::budget::{Budget, Evictable, Eviction};
@@ -16,6 +17,7 @@ use hashbrown::{HashMap, HashSet};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const SLOTS: usize = ENTRIES_PER_PAGE;
 /// Memory that a resident page or group is counted with, in bytes.
@@ -52,9 +54,53 @@ enum Persisted {
     Uniform(Entry),
 }
 
+/// The entries of a page, as any core sees them. Only the home core stores.
+pub(crate) struct PageEntries {
+    slots: [AtomicU64; SLOTS],
+    /// The home core has given the page up: what changes now changes another copy of it.
+    retired: AtomicBool,
+}
+
+impl PageEntries {
+    fn new(slots: &Slots) -> Arc<PageEntries> {
+        Arc::new(PageEntries {
+            slots: std::array::from_fn(|slot| AtomicU64::new(slots[slot].to_bits())),
+            retired: AtomicBool::new(false),
+        })
+    }
+
+    /// The entry as it was at some moment of the call, if the page was in use then.
+    pub(crate) fn get(&self, slot: u16) -> Option<Entry> {
+        let entry = self.load(slot);
+        // After the entry: while the page is in use, its entries are the map's.
+        (!self.retired.load(Ordering::Acquire)).then_some(entry)
+    }
+
+    fn load(&self, slot: u16) -> Entry {
+        let bits = self.slots[usize::from(slot)].load(Ordering::Acquire);
+        Entry::from_bits(bits).expect("only entries are stored")
+    }
+
+    fn store(&self, slot: u16, entry: Entry) {
+        self.slots[usize::from(slot)].store(entry.to_bits(), Ordering::Release);
+    }
+
+    fn copy(&self) -> Box<Slots> {
+        let mut slots = Box::new([Entry::ABSENT; SLOTS]);
+        for (number, slot) in (0..).zip(slots.iter_mut()) {
+            *slot = self.load(number);
+        }
+        slots
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+}
+
 /// 512 entries in memory. Who holds one keeps it from being evicted.
 pub(crate) struct Page {
-    slots: RefCell<Box<Slots>>,
+    entries: Arc<PageEntries>,
     /// Changed since the last copy of a flush.
     dirty: Cell<SlotSet>,
     /// Copied by the flush that runs, not durable yet.
@@ -65,7 +111,7 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn get(&self, slot: u16) -> Entry {
-        self.slots.borrow()[usize::from(slot)]
+        self.entries.load(slot)
     }
 
     /// True if the entry as it is now is durable.
@@ -181,9 +227,22 @@ impl PageTable {
         }
     }
 
+    /// The entries of a page, for another core; `None` if all of them are absent and the page is
+    /// not resident.
+    pub(crate) async fn entries(&self, page_no: PageNo) -> Result<Option<Arc<PageEntries>>> {
+        loop {
+            let resident = self.pages.borrow().contains_key(&page_no);
+            match self.group_slot(page_no) {
+                Some(entry) if entry == Entry::ABSENT && !resident => return Ok(None),
+                None if !resident => self.fault(page_no).await?,
+                _ => return Ok(Some(self.page(page_no).await?.entries.clone())),
+            }
+        }
+    }
+
     /// Changes an entry of a held page.
     pub(crate) fn set(&self, page_no: PageNo, page: &Page, slot: u16, entry: Entry) {
-        page.slots.borrow_mut()[usize::from(slot)] = entry;
+        page.entries.store(slot, entry);
         let mut dirty = page.dirty.get();
         dirty.insert(slot);
         page.dirty.set(dirty);
@@ -279,7 +338,7 @@ impl PageTable {
 
     fn insert_page(&self, page_no: PageNo, slots: Box<Slots>, persisted: Persisted) -> Rc<Page> {
         let page = Rc::new(Page {
-            slots: RefCell::new(slots),
+            entries: PageEntries::new(&slots),
             dirty: Cell::default(),
             committing: Cell::default(),
             persisted: Cell::new(persisted),
@@ -321,12 +380,10 @@ impl PageTable {
                 "one commit of a node at a time"
             );
             page.committing.set(page.dirty.take());
-            let slots = page.slots.borrow();
-            let next = match uniform(&slots) {
+            let next = match uniform(&page.entries.copy()) {
                 Some(entry) => Persisted::Uniform(entry),
                 None => Persisted::Row,
             };
-            drop(slots);
             copy.pages.push((page_no, page, next));
         }
         copy
@@ -338,7 +395,7 @@ impl PageTable {
         let mut group_deltas: Vec<(GroupNo, Vec<(u16, Entry)>)> = Vec::new();
         for (page_no, page, next) in &copy.pages {
             let key = Key::page(self.node, *page_no);
-            let slots = page.slots.borrow();
+            let slots = page.entries.copy();
             let before = page.persisted.get();
             match (before, next) {
                 (Persisted::Row, Persisted::Row) => {
@@ -440,7 +497,8 @@ impl Evictable for PageTable {
                 match pages.get(&no) {
                     None => Eviction::Forgotten,
                     Some(page) if Rc::strong_count(page) > 1 || !page.is_clean() => Eviction::Kept,
-                    Some(_) => {
+                    Some(page) => {
+                        page.entries.retire();
                         pages.remove(&no);
                         Eviction::Done
                     }
@@ -465,6 +523,9 @@ fn place_of(token: u64) -> Place {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
+        for page in self.pages.get_mut().values() {
+            page.entries.retire();
+        }
         self.budget.discharge(self.resident_pages() * PAGE_COST);
     }
 }

@@ -1,0 +1,39 @@
+//! How long an operation may begin work at the store. Who gave up waiting for it must not find it
+//! taking effect later, over what was written meanwhile: what has not reached the store by then
+//! never does. What has reached it keeps its blocks until the store has ended it.
+
+use crate::error::{Error, ErrorKind, Result};
+use atoll_reactor::{Instant, now};
+use std::time::Duration;
+
+/// Goes with an operation to whichever core executes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    /// None: for as long as it takes.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Lease {
+    /// For an operation whose initiator is told after `limit` that it was not answered.
+    pub(crate) fn limited(limit: Duration) -> Lease {
+        Lease {
+            deadline: Some(now() + limit),
+        }
+    }
+
+    /// For the volume's own work, which nobody gives up.
+    pub(crate) fn unlimited() -> Lease {
+        Lease { deadline: None }
+    }
+
+    /// Asked in the same turn as the store, or a change of the map, is begun with.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.deadline.is_some_and(|deadline| now() >= deadline) {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "it was given up before it reached the store",
+            ));
+        }
+        Ok(())
+    }
+}
