@@ -1,7 +1,9 @@
 //! How writes of several cores keep off each other's blocks: every place is a piece of an object, and
 //! one core at a time writes inside of it. Inside of one core the range locks do the rest.
+//!
+//! **Invariant:** the home core has blocks for itself when it holds their range lock, no other core
+//! goes into their places any more, and each that was inside has said that it is not at these blocks.
 
-use crate::local::WaitQueue;
 use atoll_backends::{BlockRange, ObjectIndex, ObjectSize};
 use atoll_reactor::sync::Claims;
 use hashbrown::HashMap;
@@ -20,10 +22,6 @@ pub(super) type Places = SmallVec<[u16; 18]>;
 
 const _: () = assert!(PLACES <= 1 << u16::BITS);
 
-pub(super) fn new_claims() -> Arc<Claims> {
-    Arc::new(Claims::new(PLACES))
-}
-
 /// Where a range of an object falls.
 pub(super) fn places(size: ObjectSize, index: ObjectIndex, blocks: BlockRange) -> Places {
     let per_object = u64::from(size.blocks().div_ceil(PIECE_BLOCKS));
@@ -40,15 +38,14 @@ fn place(piece: u64) -> u16 {
     u16::try_from(hash >> (u64::BITS - PLACES.trailing_zeros())).expect("fewer than 2^16 places")
 }
 
-/// The home core's side: it waits until the others have left what it wants.
+/// The home core's side.
 pub(super) struct HomeClaims {
     words: Arc<Claims>,
-    /// Operations of this core by the places that they have.
+    /// Operations of this core by the places that they want.
     held: RefCell<HashMap<u16, u32>>,
-    freed: WaitQueue,
 }
 
-/// Places that the home core has.
+/// Places that no other core goes into while this lives.
 pub(super) struct HomeClaim {
     claims: Rc<HomeClaims>,
     places: Places,
@@ -57,9 +54,8 @@ pub(super) struct HomeClaim {
 impl HomeClaims {
     pub(super) fn new() -> Rc<HomeClaims> {
         Rc::new(HomeClaims {
-            words: new_claims(),
+            words: Arc::new(Claims::new(PLACES)),
             held: RefCell::default(),
-            freed: WaitQueue::default(),
         })
     }
 
@@ -67,30 +63,21 @@ impl HomeClaims {
         &self.words
     }
 
-    /// Takes places; waits until the operations of other cores inside of them have ended at the
-    /// store. From now on no other one begins there.
-    pub(super) async fn take(self: &Rc<Self>, places: Places) -> HomeClaim {
+    /// Lets no other core into these places from now on; and whether none of them is inside. Where
+    /// one is, it may be at other blocks: it is asked.
+    pub(super) fn take(self: &Rc<Self>, places: Places) -> (HomeClaim, bool) {
+        let mut held = self.held.borrow_mut();
+        let mut free = true;
         for place in &places {
-            *self.held.borrow_mut().entry(*place).or_default() += 1;
-            self.words.want(usize::from(*place));
+            *held.entry(*place).or_default() += 1;
+            free &= self.words.want(usize::from(*place));
         }
+        drop(held);
         let claim = HomeClaim {
             claims: self.clone(),
             places,
         };
-        let free = || {
-            let mut places = claim.places.iter();
-            places
-                .all(|place| self.words.is_free(usize::from(*place)))
-                .then_some(())
-        };
-        self.freed.until(free).await;
-        claim
-    }
-
-    /// Another core has left a place that is wanted here.
-    pub(super) fn left(&self) {
-        self.freed.notify();
+        (claim, free)
     }
 }
 

@@ -196,7 +196,7 @@ impl Volume {
     async fn write_piece(&self, piece: Piece, data: SharedBuf, lease: &Lease) -> Result<()> {
         self.keep_bounds().await?;
         let blocks = piece.blocks();
-        let held = self.lock(piece.index, blocks, blocks).await;
+        let held = self.lock(piece.index, blocks, blocks).await?;
         let (_, stored) = self.stored(&piece).await?;
         if !matches!(stored, Stored::Nothing) {
             return self.write_stored(&piece, data, stored, lease).await;
@@ -204,7 +204,7 @@ impl Volume {
         // Creating an object takes all of it: its first writes come one after the other.
         drop(held);
         let whole = BlockRange::whole(self.pool.object_size);
-        let held = self.lock(piece.index, whole, blocks).await;
+        let held = self.lock(piece.index, whole, blocks).await?;
         match self.stored(&piece).await? {
             (page, Stored::Nothing) => self.create_object(&piece, data, &page, &held, lease).await,
             (_, stored) => self.write_stored(&piece, data, stored, lease).await,
@@ -235,25 +235,26 @@ impl Volume {
     }
 
     /// Keeps others off a range of an object: this core's by the range lock, those of other cores
-    /// by the claim of the blocks that are written.
+    /// off the blocks that are written by the claim.
     pub(super) async fn lock(
         &self,
         index: ObjectIndex,
         range: BlockRange,
         written: BlockRange,
-    ) -> BlockLock {
+    ) -> Result<BlockLock> {
         let range = self.locks.lock(index, range).await;
-        let claim = match self.shared_claims() {
-            None => None,
-            Some(claims) => {
-                let places = places(self.pool.object_size, index, written);
-                Some(claims.take(places).await)
-            }
-        };
-        BlockLock {
-            _claim: claim,
+        let mut lock = BlockLock {
+            _claim: None,
             _range: range,
+        };
+        if let Some(claims) = self.shared_claims() {
+            let (claim, free) = claims.take(places(self.pool.object_size, index, written));
+            lock._claim = Some(claim);
+            if !free {
+                self.peers.until_off(index, written).await?;
+            }
         }
+        Ok(lock)
     }
 
     /// The first write to an index of which nothing is stored.
@@ -469,7 +470,7 @@ impl Volume {
     async fn zero_blocks(&self, part: &Piece, how: Zeroing, lease: &Lease) -> Result<()> {
         self.keep_bounds().await?;
         let blocks = part.blocks();
-        let _held = self.lock(part.index, blocks, blocks).await;
+        let _held = self.lock(part.index, blocks, blocks).await?;
         let zero = match how {
             Zeroing::Zero => ZeroMode::Keep,
             Zeroing::Unmap | Zeroing::ZeroUnmap => ZeroMode::Punch,

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::handle::{ask, tell};
 use crate::local::{Epochs, GateClosed, join_all};
 use crate::types::{PageNo, ResourceId};
-use atoll_backends::ObjectId;
+use atoll_backends::{BlockRange, ObjectId, ObjectIndex};
 use atoll_reactor::{CoreHandle, LocalFuture, cores, now, timeout_at};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -90,6 +90,17 @@ impl Peers {
         (objects, all)
     }
 
+    /// Waits until no other core is at these blocks; none comes there any more.
+    pub(super) async fn until_off(&self, index: ObjectIndex, blocks: BlockRange) -> Result<()> {
+        let id = self.volume;
+        let asked = self.cores().into_iter().map(|core| {
+            LocalFuture::new(async move {
+                ask(&core, move || outpost::until_off(id, index, blocks)).await
+            })
+        });
+        join_all(asked.collect()).await.into_iter().collect()
+    }
+
     /// Other cores forget the volume; it is closed.
     pub(super) fn dismiss(&self) {
         let id = self.volume;
@@ -157,13 +168,6 @@ impl Volume {
     /// A page's entries for another core, see [`super::table::PageTable::entries`].
     pub(crate) async fn entries(&self, page: PageNo) -> Result<Option<Arc<PageEntries>>> {
         self.table.entries(page).await
-    }
-
-    /// Another core has left places that are wanted here.
-    pub(crate) fn places_left(&self) {
-        if let Some(claims) = self.claims.get() {
-            claims.left();
-        }
     }
 
     /// Another core has written, for the first time since it was asked.

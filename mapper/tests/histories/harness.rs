@@ -92,9 +92,17 @@ impl World {
         Sim::new(self.seed.wrapping_mul(1_000_003) + self.lives, cores)
     }
 
-    /// Runs a history to its end on one or two cores, drawn from the seed; then the power goes.
+    /// Runs a history to its end on one or two cores, drawn from the seed; then all cores stop.
     pub fn live<F: Future<Output = ()> + 'static>(&mut self, history: impl FnOnce(Life) -> F) {
-        let mut sim = self.sim(1 + (self.seed / 2 % 2) as u16);
+        self.live_on(1 + (self.seed / 2 % 2) as u16, history);
+    }
+
+    pub fn live_on<F: Future<Output = ()> + 'static>(
+        &mut self,
+        cores: u16,
+        history: impl FnOnce(Life) -> F,
+    ) {
+        let mut sim = self.sim(cores);
         let (meta, chaos, pool) = (self.meta.clone(), self.chaos.clone(), self.pool.clone());
         let task = sim.spawn(CoreId(0), async move { start(meta, chaos, pool).await });
         let life = sim.join(task);
@@ -184,14 +192,19 @@ pub fn blocks(byte: u8, len: u64) -> SharedBuf {
     data.freeze()
 }
 
-/// The one byte that a range is full of.
-pub async fn byte_at(volume: &VolumeHandle, offset: u64, len: u64) -> u8 {
+pub async fn bytes_at(volume: &VolumeHandle, offset: u64, len: u64) -> Vec<u8> {
     let segments = volume.read(offset, len).await.expect("readable");
     let bytes: Vec<u8> = segments
         .iter()
         .flat_map(|part| part.iter().copied())
         .collect();
     assert_eq!(bytes.len() as u64, len);
+    bytes
+}
+
+/// The one byte that a range is full of.
+pub async fn byte_at(volume: &VolumeHandle, offset: u64, len: u64) -> u8 {
+    let bytes = bytes_at(volume, offset, len).await;
     assert!(
         bytes.iter().all(|byte| *byte == bytes[0]),
         "bytes {offset}+{len} are a mixture"

@@ -1,6 +1,7 @@
 //! One life of the mapper: verify what the last one left, then rounds of random operations on disjoint
 //! ranges, with flushes, resizes, creations and deletions between.
 
+use crate::client::Client;
 use crate::oracle::{Marks, SECTOR, Stamp, VolumeModel, fill};
 use crate::world::{OBJECT_SIZE, SharedRef};
 use atoll_backends::chaos::{Fault, Op};
@@ -222,6 +223,12 @@ impl Life {
         sectors.extend((0..16).map(|_| self.random(0..count)));
         sectors.sort_unstable();
         sectors.dedup();
+        let all = cores();
+        let core = all[self.random(0..all.len() as u64) as usize].clone();
+        let client = Client {
+            handle: handle.clone(),
+            core,
+        };
         let mut rest = &sectors[..];
         while let Some(first) = rest.first() {
             let run = rest
@@ -229,7 +236,7 @@ impl Life {
                 .enumerate()
                 .take_while(|(n, s)| **s == first + *n as u64)
                 .count();
-            let data = read(handle, *first, run as u64)
+            let data = read(&client, *first, run as u64)
                 .await
                 .expect("what is there is readable");
             let mut shared = self.shared.borrow_mut();
@@ -415,12 +422,18 @@ impl Life {
         first: u64,
         count: u64,
     ) -> JoinHandle<()> {
+        let all = cores();
+        let core = all[self.random(0..all.len() as u64) as usize].clone();
+        let handle = Client {
+            handle: handle.clone(),
+            core,
+        };
         let life = Life {
             mapper: self.mapper.clone(),
             shared: self.shared.clone(),
             chaos: self.chaos.clone(),
         };
-        let (volume, handle) = (volume.to_string(), handle.clone());
+        let volume = volume.to_string();
         let chance = self.random(0..100);
         spawn(async move {
             if life.shared.borrow().ended {
@@ -440,7 +453,7 @@ impl Life {
         })
     }
 
-    async fn write(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64, fua: bool) {
+    async fn write(&self, volume: &str, handle: &Client, first: u64, count: u64, fua: bool) {
         let (marks, data) = {
             let mut shared = self.shared.borrow_mut();
             let stamp: Stamp = shared.next_stamp;
@@ -455,12 +468,12 @@ impl Life {
         };
         match handle.write(first * SECTOR, data, fua).await {
             Ok(()) => self.with(volume, |model| model.acknowledge(&marks, fua)),
-            Err(error) => self.expect_fault(&error, Some(handle)).await,
+            Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
         }
         self.count(|progress| progress.writes += 1);
     }
 
-    async fn zero(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64, unmap: bool) {
+    async fn zero(&self, volume: &str, handle: &Client, first: u64, count: u64, unmap: bool) {
         let stamps = std::iter::repeat_n(0, count as usize);
         let marks = self.with(volume, |model| model.submit(first, stamps));
         let outcome = match unmap {
@@ -468,27 +481,27 @@ impl Life {
             false => {
                 let may_unmap = first.is_multiple_of(2);
                 handle
-                    .write_zeroes(first * SECTOR, count * SECTOR, may_unmap, false)
+                    .write_zeroes(first * SECTOR, count * SECTOR, may_unmap)
                     .await
             }
         };
         match outcome {
             Ok(()) => self.with(volume, |model| model.acknowledge(&marks, false)),
-            Err(error) => self.expect_fault(&error, Some(handle)).await,
+            Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
         }
         self.count(|progress| progress.unmaps += 1);
     }
 
-    async fn flush(&self, volume: &str, handle: &VolumeHandle) {
+    async fn flush(&self, volume: &str, handle: &Client) {
         let marks = self.with(volume, |model| model.flush_begins());
         match handle.flush().await {
             Ok(()) => self.with(volume, |model| model.flush_ends(&marks)),
-            Err(error) => self.expect_fault(&error, Some(handle)).await,
+            Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
         }
         self.count(|progress| progress.flushes += 1);
     }
 
-    async fn read(&self, volume: &str, handle: &VolumeHandle, first: u64, count: u64) {
+    async fn read(&self, volume: &str, handle: &Client, first: u64, count: u64) {
         let marks = self.with(volume, |model| model.read_begins(first, count));
         match read(handle, first, count).await {
             Ok(data) => self.with(volume, |model| {
@@ -496,13 +509,13 @@ impl Life {
                     model.check(&marks, sector, bytes);
                 }
             }),
-            Err(error) => self.expect_fault(&error, Some(handle)).await,
+            Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
         }
         self.count(|_| {});
     }
 }
 
-async fn read(handle: &VolumeHandle, first: u64, count: u64) -> atoll_mapper::Result<Vec<u8>> {
+async fn read(handle: &Client, first: u64, count: u64) -> atoll_mapper::Result<Vec<u8>> {
     let segments = handle.read(first * SECTOR, count * SECTOR).await?;
     let data: Vec<u8> = segments
         .iter()

@@ -2,6 +2,7 @@
 //! any step, against a plain model of what may be read. `ATOLL_MODEL_SEED` runs one seed,
 //! `ATOLL_MODEL_STEPS` sets the number of operations.
 
+mod client;
 mod history;
 mod oracle;
 mod real;

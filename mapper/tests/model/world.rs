@@ -114,7 +114,7 @@ impl World {
             shared.hopeless = false;
             shared.faults = shared.rng.random_bool(0.2);
             (
-                shared.rng.random_range(1..=2),
+                shared.rng.random_range(1..=3),
                 shared.rng.random_range(50..MAX_LIFE),
             )
         };

@@ -1,6 +1,6 @@
 //! Which core may work on which place, for places that one core (the home) may close to all others.
-//! One word per place, no lock, nobody waits here: who is refused goes another way, and the home is
-//! told when a place that it wants has become free. Model-checked with loom.
+//! One word per place, no lock, nobody waits here: who is refused goes another way, and the home asks
+//! those that are still inside. Model-checked with loom.
 
 use super::shim::{AtomicU64, Ordering};
 use crate::CoreId;
@@ -14,9 +14,8 @@ const INSIDE: u64 = (1 << OWNER_SHIFT) - 1;
 
 /// A fixed number of places.
 ///
-/// **Invariant:** operations of at most one core are inside of a place, and none while the home has
-/// it: [`Claims::want`] or [`Claims::is_free`] told it that the place is free, and it has not said
-/// [`Claims::unwant`] since.
+/// **Invariant:** operations of at most one core are inside of a place, and none goes inside from
+/// [`Claims::want`] to [`Claims::unwant`].
 pub struct Claims {
     words: Box<[AtomicU64]>,
 }
@@ -52,23 +51,15 @@ impl Claims {
         }
     }
 
-    /// An operation that went inside has ended. True if the home waits for the place and it is free
-    /// now: the caller tells it.
-    #[must_use]
-    pub fn leave(&self, place: usize) -> bool {
+    /// An operation that went inside has ended.
+    pub fn leave(&self, place: usize) {
         let before = self.words[place].fetch_sub(1, Ordering::Release);
         debug_assert!(before & INSIDE > 0, "left once");
-        before & INSIDE == 1 && before & WANTED != 0
     }
 
     /// The home keeps all others from going inside from now on; true if nobody is inside.
     pub fn want(&self, place: usize) -> bool {
         self.words[place].fetch_or(WANTED, Ordering::Acquire) & INSIDE == 0
-    }
-
-    /// True if nobody is inside.
-    pub fn is_free(&self, place: usize) -> bool {
-        self.words[place].load(Ordering::Acquire) & INSIDE == 0
     }
 
     /// The home lets others inside again.
@@ -90,14 +81,12 @@ mod tests {
         assert!(claims.enter(1, CoreId(2)), "another place");
         assert!(!claims.want(0), "two are inside");
         assert!(!claims.enter(0, CoreId(1)), "the home wants it");
-        assert!(!claims.leave(0), "one is left");
-        assert!(!claims.is_free(0));
-        assert!(claims.leave(0), "the home is to be told");
-        assert!(claims.is_free(0));
+        claims.leave(0);
+        assert!(!claims.want(0), "one is left");
+        claims.leave(0);
+        assert!(claims.want(0));
         assert!(!claims.enter(0, CoreId(2)));
         claims.unwant(0);
         assert!(claims.enter(0, CoreId(2)));
-        assert!(!claims.leave(0), "nobody waits");
-        assert!(claims.want(0));
     }
 }

@@ -249,12 +249,8 @@ struct Claim<'a> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let claims = &self.outpost.admitted().claims;
-        let mut wanted = false;
         for place in &self.places {
-            wanted |= claims.leave(usize::from(*place));
-        }
-        if wanted {
-            self.outpost.tell_places_left();
+            claims.leave(usize::from(*place));
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::handle::{ask, tell};
 use crate::local::{Epochs, Gate, GateClosed, RangeLocks, WaitQueue};
 use crate::pool::PoolContext;
 use crate::types::{PageNo, PoolNumber, ResourceId};
-use atoll_backends::ObjectId;
+use atoll_backends::{BlockRange, ObjectId, ObjectIndex};
 use atoll_reactor::sync::Claims;
 use atoll_reactor::{CoreHandle, Instant, core_id, cores, timeout_at};
 use hashbrown::{HashMap, HashSet};
@@ -128,6 +128,18 @@ pub(super) fn take_unsynced(id: ResourceId) -> Result<Vec<ObjectId>> {
     Ok(outpost.unsynced.borrow_mut().drain().collect())
 }
 
+/// Waits until nothing that was begun here is at these blocks.
+pub(super) async fn until_off(
+    id: ResourceId,
+    index: ObjectIndex,
+    blocks: BlockRange,
+) -> Result<()> {
+    if let Some(outpost) = find(id) {
+        drop(outpost.locks.lock(index, blocks).await);
+    }
+    Ok(())
+}
+
 /// Waits until what runs here now has ended.
 pub(super) async fn quiesce(id: ResourceId) -> Result<()> {
     if let Some(outpost) = find(id) {
@@ -215,16 +227,6 @@ impl Outpost {
 
     fn admitted(&self) -> &Admitted {
         self.admitted.get().expect("given out after its admission")
-    }
-
-    /// The home core waits for places that are free now.
-    fn tell_places_left(&self) {
-        let id = self.id;
-        tell(&self.home, move || async move {
-            if let Ok(volume) = core_state().and_then(|state| state.volume(id)) {
-                volume.places_left();
-            }
-        });
     }
 
     /// Something of the object may have been written.
