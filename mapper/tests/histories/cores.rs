@@ -118,11 +118,17 @@ fn a_sub_block_write_never_takes_back_a_whole_block_write_of_another_core() {
                 .delay(Op::Write, Duration::ZERO..Duration::from_micros(300));
             life.chaos
                 .delay(Op::Read, Duration::ZERO..Duration::from_micros(300));
-            for round in 0..4_u8 {
+            for round in 0..8_u8 {
                 let (whole, part) = (10 + round * 2, 11 + round * 2);
+                let first = write(seed / 2, &volume, 3 * SECTOR, part, SECTOR);
+                // At some moment of the other's read, change and write.
+                sleep(Duration::from_micros(
+                    (seed * 37 + u64::from(round) * 101) % 400,
+                ))
+                .await;
                 let both = [
-                    write(seed, &volume, 0, whole, BLOCK),
-                    write(seed + 1, &volume, 3 * SECTOR, part, SECTOR),
+                    first,
+                    write(away(&volume) + seed % 2, &volume, 0, whole, BLOCK),
                 ];
                 for written in both {
                     written.await.expect("written");
