@@ -194,6 +194,44 @@ fn no_write_comes_between_the_look_and_the_write_of_a_compare_and_write() {
 }
 
 #[test]
+fn a_compare_and_write_waits_for_a_write_that_hangs_whichever_core_it_runs_on() {
+    with_seeds(40, |seed| {
+        let mut world = World::new(seed);
+        world.live(move |life| async move {
+            let volume = life.create(seed.into(), "v", 1 << 20).await;
+            for object in 0..2 {
+                let written = volume.write(object * OBJECT, blocks(1, OBJECT), false);
+                written.await.expect("ok");
+            }
+            life.chaos.fail_call(Op::Write, 1, Fault::Hang);
+            // Where the home is another core, this one writes whole blocks itself.
+            let first = {
+                let volume = volume.clone();
+                spawn(async move { volume.write(OBJECT, blocks(2, BLOCK), false).await })
+            };
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!(life.chaos.hanging(), 1);
+            let (at, len) = (OBJECT - BLOCK, 2 * BLOCK);
+            let compare = [blocks(1, BLOCK), blocks(2, BLOCK)].map(|part| part.to_vec());
+            let atomic = {
+                let volume = volume.clone();
+                let compare = SharedBuf::copy_of(&compare.concat());
+                spawn(async move {
+                    volume
+                        .compare_and_write(at, compare, blocks(3, len), false)
+                        .await
+                })
+            };
+            sleep(Duration::from_secs(1)).await;
+            life.chaos.release();
+            first.await.expect("works");
+            assert_eq!(atomic.await.expect("works"), None, "it saw the write");
+            assert_eq!(byte_at(&volume, at, len).await, 3);
+        });
+    });
+}
+
+#[test]
 fn an_atomic_write_that_was_given_up_never_lands_over_a_later_write() {
     with_seeds(40, |seed| {
         let mut world = World::new(seed);
