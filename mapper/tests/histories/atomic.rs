@@ -137,6 +137,21 @@ fn bits_that_many_lay_over_the_same_blocks_at_once_are_all_there() {
             assert_eq!(byte_at(&volume, OBJECT - BLOCK - 512, 512).await, 0xFE);
             assert_eq!(byte_at(&volume, OBJECT + BLOCK + 6 * 512, 512).await, 0x80);
             assert_eq!(byte_at(&volume, OBJECT + BLOCK + 7 * 512, 512).await, 0);
+            // Ranges inside of one object that begin at different blocks and share one.
+            let written = volume.write(4 * OBJECT, blocks(0, OBJECT), false);
+            written.await.expect("ok");
+            let tasks = (0..8_u64).map(|task| {
+                let volume = volume.clone();
+                spawn(async move {
+                    let data = segments(blocks(1 << task, 8 * BLOCK));
+                    let at = 4 * OBJECT + task * BLOCK;
+                    volume.or_write(at, data, false).await.expect("works");
+                })
+            });
+            for task in tasks.collect::<Vec<_>>() {
+                task.await;
+            }
+            assert_eq!(byte_at(&volume, 4 * OBJECT + 7 * BLOCK, BLOCK).await, 0xFF);
             // In parts, as a large one comes.
             let parts = Segments::from_iter([blocks(1, OBJECT), blocks(2, OBJECT)]);
             volume
@@ -157,7 +172,9 @@ fn no_write_comes_between_the_look_and_the_write_of_a_compare_and_write() {
         let mut world = World::new(seed);
         world.live(move |life| async move {
             let volume = life.create(seed.into(), "v", 1 << 20).await;
-            let (at, len) = (OBJECT - BLOCK, 2 * BLOCK);
+            let (at, len) = (OBJECT - BLOCK, 3 * BLOCK);
+            // Not the first of the blocks in its object.
+            let inside = OBJECT + BLOCK;
             volume.write(at, blocks(1, len), false).await.expect("ok");
             life.chaos.fail_call(Op::Read, 1, Fault::Hang);
             let atomic = {
@@ -175,9 +192,9 @@ fn no_write_comes_between_the_look_and_the_write_of_a_compare_and_write() {
                 let volume = volume.clone();
                 spawn(async move {
                     match seed % 4 {
-                        0 => volume.write(OBJECT, blocks(3, 512), false).await,
-                        1 => volume.write(OBJECT, blocks(3, BLOCK), false).await,
-                        2 => volume.write_zeroes(OBJECT, BLOCK, false, false).await,
+                        0 => volume.write(inside, blocks(3, 512), false).await,
+                        1 => volume.write(inside, blocks(3, BLOCK), false).await,
+                        2 => volume.write_zeroes(inside, BLOCK, false, false).await,
                         _ => volume.unmap(OBJECT, OBJECT).await,
                     }
                 })
@@ -188,7 +205,7 @@ fn no_write_comes_between_the_look_and_the_write_of_a_compare_and_write() {
             other.await.expect("works");
             assert_eq!(byte_at(&volume, at, BLOCK).await, 2);
             let last = if seed % 4 < 2 { 3 } else { 0 };
-            assert_eq!(byte_at(&volume, OBJECT, 512).await, last);
+            assert_eq!(byte_at(&volume, inside, 512).await, last);
         });
     });
 }
