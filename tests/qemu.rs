@@ -93,11 +93,15 @@ fn an_image_converted_onto_a_volume_and_back_is_the_same() {
         "the image came back different"
     );
     compare(&image, &daemon.url("vol"));
+    // The zeros took no space, and QEMU is told so.
+    let zeros = (20 << 20, 10 << 20);
+    assert_eq!(unmapped(&daemon.url("vol"), zeros), 10 << 20);
 
     let (options, status) = daemon.stop();
     assert!(status.success(), "{status}");
     let daemon = Daemon::start(options);
     compare(&image, &daemon.url("vol"));
+    assert_eq!(unmapped(&daemon.url("vol"), zeros), 10 << 20);
 }
 
 fn convert(more: &[&str], from: &str, to: &str) {
@@ -114,10 +118,25 @@ fn compare(image: &Path, url: &str) {
     let mut command = tools::qemu("qemu-img");
     process::succeed(
         command
-            .args(["compare", "-s", "-f", "raw", "-F", "raw"])
+            .args(["compare", "-f", "raw", "-F", "raw"])
             .arg(image)
             .arg(url),
     );
+}
+
+/// Bytes of a range (start, length) that QEMU takes for zeros without reading them.
+fn unmapped(url: &str, (start, length): (u64, u64)) -> u64 {
+    let mut command = tools::qemu("qemu-img");
+    let map = process::succeed(command.args(["map", "-f", "raw", "--output=json", url]));
+    let map: serde_json::Value = serde_json::from_str(&map).expect("JSON");
+    let extents = map.as_array().expect("a list").iter();
+    let inside = extents.filter(|extent| extent["data"] == false && extent["zero"] == true);
+    let lengths = inside.map(|extent| {
+        let own = extent["start"].as_u64().expect("a number");
+        let end = own + extent["length"].as_u64().expect("a number");
+        end.min(start + length).saturating_sub(own.max(start))
+    });
+    lengths.sum()
 }
 
 /// Noise, zeros and a repeated pattern, as images have them.

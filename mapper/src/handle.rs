@@ -4,7 +4,8 @@ use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::ResourceId;
 use crate::volume::outpost::Outpost;
-use crate::volume::{Lease, Segments, Volume, VolumeShared, Zeroing};
+use crate::volume::{Lease, MapExtent, Segments, Volume, VolumeShared, Zeroing};
+use atoll_backends::Capacity;
 use atoll_reactor::{CoreHandle, RemoteError, SharedBuf, core_id, sleep, spawn_detached};
 use std::future::Future;
 use std::rc::Rc;
@@ -126,6 +127,61 @@ impl VolumeHandle {
             .await
         };
         self.told(outcome.await)
+    }
+
+    /// Writes if what is stored equals `compare`, which is as long; else nothing is written, and the first byte
+    /// that differs is returned, counted from `offset`. No other write of these blocks comes between.
+    pub async fn compare_and_write(
+        &self,
+        offset: u64,
+        compare: SharedBuf,
+        write: SharedBuf,
+        fua: bool,
+    ) -> Result<Option<u64>> {
+        self.count_write(write.len() as u64);
+        let outcome = async {
+            let lease = self.lease()?;
+            self.at_home(move |volume| async move {
+                volume
+                    .compare_and_write(offset, compare, write, fua, lease)
+                    .await
+            })
+            .await
+        };
+        self.told(outcome.await)
+    }
+
+    /// Writes the bits that are one in `data` or in what is stored. No other write of these blocks comes between.
+    pub async fn or_write(&self, offset: u64, data: Segments, fua: bool) -> Result<()> {
+        self.count_write(data.iter().map(|part| part.len() as u64).sum());
+        let outcome = async {
+            let lease = self.lease()?;
+            self.at_home(
+                move |volume| async move { volume.or_write(offset, data, fua, lease).await },
+            )
+            .await
+        };
+        self.told(outcome.await)
+    }
+
+    /// What of the volume is stored from `offset` on, in at most `most` extents. They may end before the volume does.
+    pub async fn map_status(&self, offset: u64, most: usize) -> Result<Vec<MapExtent>> {
+        let lease = self.lease()?;
+        self.at_home(move |volume| async move { volume.map_status(offset, most, lease).await })
+            .await
+    }
+
+    /// Room of the pool that the volume lies in.
+    pub async fn pool_capacity(&self) -> Result<Capacity> {
+        let lease = self.lease()?;
+        self.at_home(move |volume| async move { volume.pool_capacity(lease).await })
+            .await
+    }
+
+    fn count_write(&self, len: u64) {
+        let counters = self.shared.counters_here();
+        count(&counters.writes, 1);
+        count(&counters.written_bytes, len);
     }
 
     fn lease(&self) -> Result<Lease> {

@@ -24,4 +24,4 @@ pub use catalogue::{
 pub use error::{Error, ErrorKind, Result};
 pub use handle::VolumeHandle;
 pub use mapper::Mapper;
-pub use volume::{MAX_IO_BYTES, Segments, VolumeCounters, VolumeShared};
+pub use volume::{MAX_IO_BYTES, MapExtent, Segments, VolumeCounters, VolumeShared};

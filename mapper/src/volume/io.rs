@@ -27,7 +27,7 @@ pub const MAX_IO_BYTES: u64 = 8 << 20;
 pub type Segments = SmallVec<[SharedBuf; 4]>;
 
 /// What is stored for an object's index.
-enum Stored {
+pub(super) enum Stored {
     /// Nothing: zeros.
     Nothing,
     /// All blocks of it.
@@ -69,7 +69,7 @@ impl Volume {
         .await
     }
 
-    async fn read_pieces(&self, offset: u64, len: u64) -> Result<Segments> {
+    pub(super) async fn read_pieces(&self, offset: u64, len: u64) -> Result<Segments> {
         let mut parts = pieces(offset, len, self.pool.object_size);
         let mut segments = Segments::new();
         let Some(first) = parts.next() else {
@@ -212,7 +212,7 @@ impl Volume {
     }
 
     /// Into an object that is there.
-    async fn write_stored(
+    pub(super) async fn write_stored(
         &self,
         piece: &Piece,
         data: SharedBuf,
@@ -258,7 +258,7 @@ impl Volume {
     }
 
     /// The first write to an index of which nothing is stored.
-    async fn create_object(
+    pub(super) async fn create_object(
         &self,
         piece: &Piece,
         data: SharedBuf,
@@ -500,7 +500,7 @@ impl Volume {
     }
 
     /// What the map says of a piece's object, and its page, held.
-    async fn stored(&self, piece: &Piece) -> Result<(Rc<Page>, Stored)> {
+    pub(super) async fn stored(&self, piece: &Piece) -> Result<(Rc<Page>, Stored)> {
         let (page_no, slot) = page_of(piece.index);
         let page = self.table.page(page_no).await?;
         loop {
@@ -535,7 +535,7 @@ impl Volume {
         }
     }
 
-    fn check_range(&self, offset: u64, len: u64) -> Result<()> {
+    pub(super) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
         self.shared.check_range(self.id, offset, len)
     }
 }

@@ -2,6 +2,7 @@
 //! unmapping by it; and what other cores do of it (`outpost`). Which protocol asks, and how objects
 //! are stored, is not its business.
 
+mod atomic;
 mod claiming;
 mod flush;
 mod io;
@@ -13,6 +14,7 @@ mod pieces;
 mod resize;
 mod table;
 
+pub use atomic::MapExtent;
 pub(crate) use io::Zeroing;
 pub use io::{MAX_IO_BYTES, Segments};
 pub(crate) use lease::Lease;

@@ -37,6 +37,25 @@ pub enum Command {
     Read(Transfer),
     /// WRITE 6, 10, 12 and 16.
     Write(Transfer),
+    /// VERIFY 10, 12 and 16 (SBC-3 5.29 to 5.31).
+    Verify(Verify),
+    /// WRITE AND VERIFY 10, 12 and 16 (SBC-3 5.38 to 5.40).
+    WriteAndVerify(Verify),
+    /// COMPARE AND WRITE (SBC-3 5.2). The first half of the Data-Out buffer is compared, the second written.
+    CompareAndWrite(Transfer),
+    /// ORWRITE 16 (SBC-3 5.6).
+    OrWrite(Transfer),
+    /// PRE-FETCH 10 and 16 (SBC-3 5.10, 5.11); 0 blocks are all from `lba` on. IMMED makes no difference.
+    PreFetch { lba: Lba, blocks: Blocks },
+    /// READ DEFECT DATA 10 and 12 (SBC-3 5.17, 5.18).
+    ReadDefectData(ReadDefectData),
+    /// LOG SENSE (SPC-4 6.8) of cumulative values, from parameter `pointer` on.
+    LogSense {
+        page: u8,
+        subpage: u8,
+        pointer: u16,
+        allocation: u32,
+    },
     /// SYNCHRONIZE CACHE 10 and 16 (SBC-3 5.22, 5.23). IMMED is treated as 0: answering later is allowed.
     SynchronizeCache { lba: Lba, blocks: Blocks },
     /// UNMAP (SBC-3 5.28).
@@ -64,6 +83,38 @@ pub struct Transfer {
     pub fua: bool,
     /// The CDB byte where TRANSFER LENGTH begins, for the field pointer.
     pub length_byte: u16,
+}
+
+/// BYTCHK (SBC-3 table 126): what the verified blocks are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteCheck {
+    /// 00b: nothing; that they can be read is enough.
+    Medium,
+    /// 01b: each with its own block of the Data-Out buffer.
+    Each,
+    /// 11b: each with the one block in the Data-Out buffer.
+    Single,
+}
+
+/// VERIFY's and WRITE AND VERIFY's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verify {
+    pub lba: Lba,
+    pub blocks: Blocks,
+    pub dpo: bool,
+    pub check: ByteCheck,
+    /// The CDB byte where VERIFICATION LENGTH or TRANSFER LENGTH begins, for the field pointer.
+    pub length_byte: u16,
+}
+
+/// READ DEFECT DATA's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadDefectData {
+    /// Whether the header is that of READ DEFECT DATA(12).
+    pub long: bool,
+    /// REQ_PLIST, REQ_GLIST and DEFECT LIST FORMAT, as the header returns them.
+    pub lists: u8,
+    pub allocation: u32,
 }
 
 /// WRITE SAME's fields.
@@ -163,8 +214,21 @@ impl Command {
             Command::WriteSame(WriteSame { no_data: false, .. }) => {
                 DataOutNeed::Parameters(block.count(Blocks(1)))
             }
-            Command::Write(Transfer { blocks, .. }) if blocks > Blocks(0) => {
-                DataOutNeed::Payload(block.count(blocks))
+            Command::Write(Transfer { blocks, .. })
+            | Command::OrWrite(Transfer { blocks, .. })
+            | Command::WriteAndVerify(Verify { blocks, .. })
+            | Command::Verify(Verify {
+                blocks,
+                check: ByteCheck::Each,
+                ..
+            }) if blocks > Blocks(0) => DataOutNeed::Payload(block.count(blocks)),
+            Command::Verify(Verify {
+                blocks,
+                check: ByteCheck::Single,
+                ..
+            }) if blocks > Blocks(0) => DataOutNeed::Parameters(block.count(Blocks(1))),
+            Command::CompareAndWrite(Transfer { blocks, .. }) if blocks > Blocks(0) => {
+                DataOutNeed::Payload(block.count(Blocks(2 * blocks.0)))
             }
             _ => DataOutNeed::None,
         }
@@ -179,6 +243,8 @@ impl Command {
             | Command::ModeSense(ModeSense { allocation, .. })
             | Command::ReadCapacity16 { allocation }
             | Command::GetLbaStatus { allocation, .. }
+            | Command::ReadDefectData(ReadDefectData { allocation, .. })
+            | Command::LogSense { allocation, .. }
             | Command::ReportOpcodes { allocation, .. }
             | Command::ReportTaskManagement { allocation, .. } => ByteCount(u64::from(allocation)),
             Command::ReadCapacity10 => ByteCount(8),
@@ -203,6 +269,11 @@ impl Command {
                 | Command::GetLbaStatus { .. }
                 | Command::Read(_)
                 | Command::Write(_)
+                | Command::Verify(_)
+                | Command::WriteAndVerify(_)
+                | Command::CompareAndWrite(_)
+                | Command::OrWrite(_)
+                | Command::PreFetch { .. }
                 | Command::SynchronizeCache { .. }
                 | Command::Unmap { .. }
                 | Command::WriteSame(_)
@@ -210,10 +281,15 @@ impl Command {
     }
 
     /// Whether the command changes the medium, and so fails on a write protected one.
-    pub(super) fn writes_medium(&self) -> bool {
+    pub(crate) fn writes_medium(&self) -> bool {
         matches!(
             self,
-            Command::Write(_) | Command::Unmap { .. } | Command::WriteSame(_)
+            Command::Write(_)
+                | Command::WriteAndVerify(_)
+                | Command::CompareAndWrite(_)
+                | Command::OrWrite(_)
+                | Command::Unmap { .. }
+                | Command::WriteSame(_)
         )
     }
 }

@@ -32,6 +32,16 @@ pub const DEFAULT_MAX_UNMAP: Blocks = Blocks(1 << 20);
 pub const DEFAULT_MAX_UNMAP_DESCRIPTORS: u32 = 256;
 /// MAXIMUM WRITE SAME LENGTH by default, in bytes: a pattern costs as much to write as a transfer of that size.
 pub const DEFAULT_MAX_WRITE_SAME: ByteCount = DEFAULT_MAX_TRANSFER;
+/// MAXIMUM COMPARE AND WRITE LENGTH: all that the command's 8 bits can ask for.
+pub(super) const MAX_COMPARE_AND_WRITE: u8 = u8::MAX;
+/// A threshold set has at least 2^this blocks: an exponent of 0 would say that there are no thresholds.
+const MIN_THRESHOLD_EXPONENT: u8 = 1;
+/// Largest THRESHOLD EXPONENT: every capacity in blocks is then less than 2^32 sets.
+const MAX_THRESHOLD_EXPONENT: u8 = 32;
+/// The threshold is reached where less than one part in so many of the pool is available, by default.
+const THRESHOLD_PART: u64 = 10;
+/// It is left again where one part in so many of the threshold's own count is available on top of it.
+const THRESHOLD_MARGIN: u64 = 8;
 /// Blocks of 512 bytes lie in physical blocks of 2^3 of them: objects are kept in 4 KiB units.
 const PHYSICAL_BLOCK_BYTES: u32 = 4096;
 /// Largest value of LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT (4 bits).
@@ -50,6 +60,44 @@ pub struct TargetPort {
     pub relative_id: u16,
     /// Target portal group tag (RFC 7143 4.4.1), part of the port's name.
     pub portal_group_tag: u16,
+}
+
+/// A soft threshold of the LBA mapping resources (SBC-3 4.7.3.7): the space of the pool that is available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threshold {
+    /// THRESHOLD EXPONENT: log2 of the blocks of a threshold set, 1..=32.
+    pub exponent: u8,
+    /// THRESHOLD COUNT in threshold sets: reached where fewer are available.
+    pub count: u32,
+}
+
+impl Threshold {
+    /// A tenth of a pool that has this many bytes.
+    pub fn of_pool(block_size: BlockSize, total: ByteCount) -> Threshold {
+        let blocks = block_size.whole_blocks(total).0;
+        let bits = (u64::BITS - blocks.leading_zeros()) as u8;
+        let exponent = bits
+            .saturating_sub(u32::BITS as u8)
+            .max(MIN_THRESHOLD_EXPONENT);
+        Threshold {
+            exponent,
+            count: saturate32((blocks / THRESHOLD_PART) >> exponent),
+        }
+    }
+
+    /// How many whole threshold sets the bytes are.
+    pub(super) fn sets(&self, block_size: BlockSize, bytes: ByteCount) -> u64 {
+        block_size.whole_blocks(bytes).0 >> self.exponent
+    }
+
+    pub(super) fn is_reached(&self, block_size: BlockSize, available: ByteCount) -> bool {
+        self.sets(block_size, available) < u64::from(self.count)
+    }
+
+    pub(super) fn is_left(&self, block_size: BlockSize, available: ByteCount) -> bool {
+        let count = u64::from(self.count);
+        self.sets(block_size, available) >= count + count / THRESHOLD_MARGIN
+    }
 }
 
 /// Everything that a logical unit is made of.
@@ -85,8 +133,10 @@ pub struct LuConfig {
     pub max_write_same: Blocks,
     /// OPTIMAL TRANSFER LENGTH in blocks, 0 for none.
     pub optimal_transfer: Blocks,
-    /// MAXIMUM TRANSFER LENGTH: most blocks of one READ or WRITE.
+    /// MAXIMUM TRANSFER LENGTH: most blocks of one READ, WRITE, VERIFY or ORWRITE.
     pub max_transfer: Blocks,
+    /// Where it is told that the pool gets full; `None` if its space is not known.
+    pub threshold: Option<Threshold>,
 }
 
 /// Why a configuration is not one of a logical unit.
@@ -145,6 +195,7 @@ impl LuConfig {
             max_write_same: block_size.whole_blocks(DEFAULT_MAX_WRITE_SAME),
             optimal_transfer: block_size.whole_blocks(DEFAULT_OPTIMAL_TRANSFER),
             max_transfer: block_size.whole_blocks(DEFAULT_MAX_TRANSFER),
+            threshold: None,
         }
     }
 
@@ -183,6 +234,14 @@ impl LuConfig {
         )?;
         limit("maximum write same length", self.max_write_same.0, 1, max)?;
         limit("maximum transfer length", self.max_transfer.0, 1, max)?;
+        if let Some(threshold) = &self.threshold {
+            limit(
+                "threshold exponent",
+                u64::from(threshold.exponent),
+                u64::from(MIN_THRESHOLD_EXPONENT),
+                u64::from(MAX_THRESHOLD_EXPONENT),
+            )?;
+        }
         limit(
             "optimal transfer length",
             self.optimal_transfer.0,

@@ -2,7 +2,8 @@
 //! table's length whose refused fields are known to be zero.
 
 use super::command::{
-    Command, ModeForm, ModeSense, OpcodeQuery, PageControl, SelectReport, Transfer, WriteSame,
+    ByteCheck, Command, ModeForm, ModeSense, OpcodeQuery, PageControl, ReadDefectData,
+    SelectReport, Transfer, Verify, WriteSame,
 };
 use super::sense::Sense;
 use super::units::{Blocks, Lba, be};
@@ -185,6 +186,117 @@ pub(super) fn read16(cdb: &[u8]) -> Parsed {
 
 pub(super) fn write16(cdb: &[u8]) -> Parsed {
     Ok(Command::Write(transfer(cdb, 8, 10, 4)))
+}
+
+/// BYTCHK in byte 1, LBA and length as in [`transfer`].
+fn verify(cdb: &[u8], lba_bytes: usize, length_byte: u16, length_bytes: usize) -> Parsed {
+    let check = match cdb[1] >> 1 & 0x03 {
+        0 => ByteCheck::Medium,
+        1 => ByteCheck::Each,
+        3 => ByteCheck::Single,
+        _ => return Err(Sense::invalid_cdb_field(1, Some(2))),
+    };
+    Ok(Command::Verify(Verify {
+        lba: Lba(be(cdb, 2, lba_bytes)),
+        blocks: Blocks(be(cdb, usize::from(length_byte), length_bytes)),
+        dpo: cdb[1] & 0x10 != 0,
+        check,
+        length_byte,
+    }))
+}
+
+/// BYTCHK is one bit here: the other is among the table's refused fields.
+fn write_and_verify(cdb: &[u8], lba_bytes: usize, length_byte: u16, length_bytes: usize) -> Parsed {
+    Ok(Command::WriteAndVerify(Verify {
+        lba: Lba(be(cdb, 2, lba_bytes)),
+        blocks: Blocks(be(cdb, usize::from(length_byte), length_bytes)),
+        dpo: cdb[1] & 0x10 != 0,
+        check: match cdb[1] & 0x02 {
+            0 => ByteCheck::Medium,
+            _ => ByteCheck::Each,
+        },
+        length_byte,
+    }))
+}
+
+pub(super) fn verify10(cdb: &[u8]) -> Parsed {
+    verify(cdb, 4, 7, 2)
+}
+
+pub(super) fn verify12(cdb: &[u8]) -> Parsed {
+    verify(cdb, 4, 6, 4)
+}
+
+pub(super) fn verify16(cdb: &[u8]) -> Parsed {
+    verify(cdb, 8, 10, 4)
+}
+
+pub(super) fn write_and_verify10(cdb: &[u8]) -> Parsed {
+    write_and_verify(cdb, 4, 7, 2)
+}
+
+pub(super) fn write_and_verify12(cdb: &[u8]) -> Parsed {
+    write_and_verify(cdb, 4, 6, 4)
+}
+
+pub(super) fn write_and_verify16(cdb: &[u8]) -> Parsed {
+    write_and_verify(cdb, 8, 10, 4)
+}
+
+pub(super) fn compare_and_write(cdb: &[u8]) -> Parsed {
+    Ok(Command::CompareAndWrite(transfer(cdb, 8, 13, 1)))
+}
+
+pub(super) fn or_write16(cdb: &[u8]) -> Parsed {
+    Ok(Command::OrWrite(transfer(cdb, 8, 10, 4)))
+}
+
+pub(super) fn pre_fetch10(cdb: &[u8]) -> Parsed {
+    Ok(Command::PreFetch {
+        lba: Lba(be(cdb, 2, 4)),
+        blocks: Blocks(be(cdb, 7, 2)),
+    })
+}
+
+pub(super) fn pre_fetch16(cdb: &[u8]) -> Parsed {
+    Ok(Command::PreFetch {
+        lba: Lba(be(cdb, 2, 8)),
+        blocks: Blocks(be(cdb, 10, 4)),
+    })
+}
+
+pub(super) fn read_defect_data10(cdb: &[u8]) -> Parsed {
+    read_defect_data(cdb, 2, false, be(cdb, 7, 2) as u32)
+}
+
+pub(super) fn read_defect_data12(cdb: &[u8]) -> Parsed {
+    read_defect_data(cdb, 1, true, be32(cdb, 6))
+}
+
+fn read_defect_data(cdb: &[u8], lists_byte: u16, long: bool, allocation: u32) -> Parsed {
+    let lists = cdb[usize::from(lists_byte)] & 0x1F;
+    // 110b is of the vendor, 111b reserved (SBC-3 table 42).
+    if lists & 0x07 > 5 {
+        return Err(Sense::invalid_cdb_field(lists_byte, Some(2)));
+    }
+    Ok(Command::ReadDefectData(ReadDefectData {
+        long,
+        lists,
+        allocation,
+    }))
+}
+
+pub(super) fn log_sense(cdb: &[u8]) -> Parsed {
+    // PC: there are cumulative values only, no thresholds and no defaults (SPC-4 table 203).
+    if cdb[2] >> 6 != 1 {
+        return Err(Sense::invalid_cdb_field(2, Some(7)));
+    }
+    Ok(Command::LogSense {
+        page: cdb[2] & 0x3F,
+        subpage: cdb[3],
+        pointer: be(cdb, 5, 2) as u16,
+        allocation: be(cdb, 7, 2) as u32,
+    })
 }
 
 pub(super) fn synchronize_cache10(cdb: &[u8]) -> Parsed {

@@ -1,7 +1,9 @@
 //! INQUIRY: standard data and VPD pages 00h, 80h, 83h, 86h, B0h, B1h and B2h (SPC-4 6.6, 7.8; SBC-3 6.6).
 //! Pure functions of the configuration; a page that is not here is refused.
 
-use super::config::{LuConfig, PRODUCT_LENGTH, REVISION_LENGTH, VENDOR_LENGTH};
+use super::config::{
+    LuConfig, MAX_COMPARE_AND_WRITE, PRODUCT_LENGTH, REVISION_LENGTH, VENDOR_LENGTH,
+};
 use super::sense::Sense;
 use super::units::saturate32;
 
@@ -88,7 +90,7 @@ pub(super) fn vital_product_data(config: &LuConfig, page: u8) -> Result<Vec<u8>,
         EXTENDED_INQUIRY => extended_inquiry(),
         BLOCK_LIMITS => block_limits(config),
         BLOCK_CHARACTERISTICS => block_characteristics(),
-        BLOCK_PROVISIONING => block_provisioning(),
+        BLOCK_PROVISIONING => block_provisioning(config),
         _ => return Err(Sense::invalid_cdb_field(2, None)),
     };
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
@@ -222,6 +224,8 @@ fn extended_inquiry() -> Vec<u8> {
 fn block_limits(config: &LuConfig) -> Vec<u8> {
     let mut body = vec![0; LONG_PAGE];
     body[0] = 0x01; // WSNZ: WRITE SAME of 0 blocks is refused
+    body[1] = MAX_COMPARE_AND_WRITE;
+    // MAXIMUM PREFETCH LENGTH, page byte 16, stays 0: there is no limit.
     let mut put = |page_byte: usize, value: u32| {
         body[page_byte - 4..page_byte].copy_from_slice(&value.to_be_bytes());
     };
@@ -244,7 +248,9 @@ fn block_characteristics() -> Vec<u8> {
     body
 }
 
-fn block_provisioning() -> Vec<u8> {
-    // LBPU, LBPWS, LBPWS10, LBPRZ = 001b; PROVISIONING TYPE 2: thin.
-    vec![0x00, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0x00]
+fn block_provisioning(config: &LuConfig) -> Vec<u8> {
+    // 0 where there are no thresholds.
+    let exponent = config.threshold.map_or(0, |threshold| threshold.exponent);
+    // LBPU, LBPWS, LBPWS10, LBPRZ = 001b, no ANC_SUP; PROVISIONING TYPE 2: thin.
+    vec![exponent, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0x00]
 }

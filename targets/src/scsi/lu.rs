@@ -3,27 +3,29 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::command::{Command, ModeForm, Transfer, WriteSame};
+use super::command::{Command, ModeForm};
 use super::config::{ConfigError, LuConfig, check_capacity};
 use super::lun::Lun;
 use super::mode::{self, ModeContext, ModeValues};
 use super::nexus::{Generations, Nexus, UnitAttention};
 use super::sense::{Sense, SenseBytes, SenseFormat};
-use super::units::{Blocks, ByteCount, ByteRange, Lba};
-use super::unmap::{self, first_outside};
-use super::volume::{Action, Fill, Response, VolumeOp};
-use super::{inquiry, report};
+use super::units::{Blocks, ByteCount};
+use super::volume::{Action, Response, VolumeOp};
+use super::{inquiry, log, report};
 
 /// A logical unit of a direct access block device.
 #[derive(Debug)]
 pub struct LogicalUnit {
-    config: LuConfig,
+    pub(super) config: LuConfig,
     blocks: AtomicU64,
     d_sense: AtomicBool,
     stopped: AtomicBool,
+    /// The pool's space is below the threshold, and that has been told.
+    low: AtomicBool,
     resets: AtomicU32,
     mode_changes: AtomicU32,
     capacity_changes: AtomicU32,
+    thresholds: AtomicU32,
 }
 
 /// A command with what the transport knows about it.
@@ -47,9 +49,11 @@ impl LogicalUnit {
             config,
             d_sense: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            low: AtomicBool::new(false),
             resets: AtomicU32::new(0),
             mode_changes: AtomicU32::new(0),
             capacity_changes: AtomicU32::new(0),
+            thresholds: AtomicU32::new(0),
         })
     }
 
@@ -76,6 +80,21 @@ impl LogicalUnit {
             self.capacity_changes.fetch_add(1, Ordering::AcqRel);
         }
         Ok(())
+    }
+
+    /// The pool has this much space. Where it has come below the threshold, every nexus gets THIN PROVISIONING SOFT
+    /// THRESHOLD REACHED, once until there is clearly more again.
+    pub fn set_available(&self, available: ByteCount) {
+        let Some(threshold) = &self.config.threshold else {
+            return;
+        };
+        if threshold.is_reached(self.config.block_size, available) {
+            if !self.low.swap(true, Ordering::AcqRel) {
+                self.thresholds.fetch_add(1, Ordering::AcqRel);
+            }
+        } else if threshold.is_left(self.config.block_size, available) {
+            self.low.store(false, Ordering::Release);
+        }
     }
 
     /// LOGICAL UNIT RESET (SAM-5 6.3.3): mode parameters return to their defaults, the unit is started, and every nexus
@@ -119,12 +138,26 @@ impl LogicalUnit {
         match *command {
             Command::Read(transfer) => self.read(&transfer),
             Command::Write(transfer) => self.write(&transfer, request.offered),
+            Command::Verify(fields) => self.verify(&fields, request),
+            Command::WriteAndVerify(fields) => self.write_and_verify(&fields, request.offered),
+            Command::CompareAndWrite(transfer) => {
+                self.compare_and_write(&transfer, request.offered)
+            }
+            Command::OrWrite(transfer) => self.or_write(&transfer, request.offered),
+            Command::PreFetch { lba, blocks } => self.pre_fetch(lba, blocks),
+            Command::GetLbaStatus { lba, allocation } => self.lba_status(lba, allocation),
             Command::SynchronizeCache { lba, blocks } => {
                 self.range(lba, blocks)?;
                 Ok(Action::Volume(VolumeOp::Flush))
             }
             Command::Unmap { length } => self.unmap(length, request),
             Command::WriteSame(fields) => self.write_same(&fields, request),
+            Command::LogSense {
+                page,
+                subpage,
+                pointer,
+                allocation,
+            } => log::sense(&self.config, page, subpage, pointer, allocation),
             Command::StartStopUnit { start } => Ok(self.start_stop(start)),
             Command::ModeSelect { form, length } => self.mode_select(nexus, form, length, request),
             _ => self.inform(nexus, request).map(Action::Done),
@@ -175,8 +208,8 @@ impl LogicalUnit {
                 report::capacity16(&self.config, self.capacity()),
                 allocation,
             ),
-            Command::GetLbaStatus { lba, allocation } => {
-                Response::data(self.lba_status(lba)?, allocation)
+            Command::ReadDefectData(fields) => {
+                Response::data(report::no_defects(&fields), fields.allocation)
             }
             Command::ReportOpcodes {
                 query,
@@ -191,9 +224,16 @@ impl LogicalUnit {
             // Named one by one, so that a new command is not answered by accident.
             Command::Read(_)
             | Command::Write(_)
+            | Command::Verify(_)
+            | Command::WriteAndVerify(_)
+            | Command::CompareAndWrite(_)
+            | Command::OrWrite(_)
+            | Command::PreFetch { .. }
+            | Command::GetLbaStatus { .. }
             | Command::SynchronizeCache { .. }
             | Command::Unmap { .. }
             | Command::WriteSame(_)
+            | Command::LogSense { .. }
             | Command::StartStopUnit { .. }
             | Command::ModeSelect { .. } => return Err(Sense::INVALID_OPCODE),
         })
@@ -206,101 +246,6 @@ impl LogicalUnit {
             None if self.stopped.load(Ordering::Acquire) => Sense::STOPPED,
             None => Sense::NONE,
         }
-    }
-
-    /// The capacity is read once, so that a resize meanwhile cannot come between the check and the count.
-    fn lba_status(&self, lba: Lba) -> Result<Vec<u8>, Sense> {
-        let capacity = self.capacity();
-        match capacity.0.checked_sub(lba.0) {
-            None | Some(0) => Err(Sense::LBA_OUT_OF_RANGE.with_lba(lba)),
-            Some(rest) => Ok(report::lba_status(lba, Blocks(rest))),
-        }
-    }
-
-    fn range(&self, lba: Lba, blocks: Blocks) -> Result<ByteRange, Sense> {
-        let capacity = self.capacity();
-        let range = self.config.block_size.range(lba, blocks, capacity);
-        range.ok_or(Sense::LBA_OUT_OF_RANGE.with_lba(first_outside(lba, capacity)))
-    }
-
-    fn transfer_range(&self, transfer: &Transfer) -> Result<ByteRange, Sense> {
-        let range = self.range(transfer.lba, transfer.blocks)?;
-        if transfer.blocks > self.config.max_transfer {
-            return Err(Sense::invalid_cdb_field(transfer.length_byte, None));
-        }
-        Ok(range)
-    }
-
-    fn read(&self, transfer: &Transfer) -> Result<Action, Sense> {
-        let range = self.transfer_range(transfer)?;
-        if range.length == ByteCount(0) {
-            return Ok(Action::Done(Response::good()));
-        }
-        Ok(Action::Volume(VolumeOp::Read {
-            range,
-            fua: transfer.fua,
-            dpo: transfer.dpo,
-        }))
-    }
-
-    /// An initiator that announces less than the CDB asks for gets the whole blocks that it sends written; the residual
-    /// tells it so. Part of a block cannot be written.
-    fn write(&self, transfer: &Transfer, offered: ByteCount) -> Result<Action, Sense> {
-        let mut range = self.transfer_range(transfer)?;
-        if offered < range.length {
-            if !offered
-                .0
-                .is_multiple_of(u64::from(self.config.block_size.bytes()))
-            {
-                return Err(Sense::INVALID_TRANSFER_LENGTH);
-            }
-            range.length = offered;
-        }
-        if range.length == ByteCount(0) {
-            return Ok(Action::Done(Response::good()));
-        }
-        Ok(Action::Volume(VolumeOp::Write {
-            range,
-            fua: transfer.fua,
-            dpo: transfer.dpo,
-        }))
-    }
-
-    fn unmap(&self, length: u32, request: &Request<'_>) -> Result<Action, Sense> {
-        let list = parameter_list(length, request)?;
-        let ranges = unmap::ranges(list, &self.config, self.capacity())?;
-        if ranges.is_empty() {
-            return Ok(Action::Done(Response::good()));
-        }
-        Ok(Action::Volume(VolumeOp::Unmap(ranges)))
-    }
-
-    fn write_same(&self, fields: &WriteSame, request: &Request<'_>) -> Result<Action, Sense> {
-        let range = self.range(fields.lba, fields.blocks)?;
-        // 0 would mean the rest of the unit; WSNZ says that it is refused.
-        if fields.blocks == Blocks(0) || fields.blocks > self.config.max_write_same {
-            return Err(Sense::invalid_cdb_field(fields.length_byte, None));
-        }
-        let zeros = if fields.unmap {
-            Fill::Unmap
-        } else {
-            Fill::Zeros
-        };
-        if fields.no_data {
-            return Ok(Action::Volume(VolumeOp::WriteSame { range, fill: zeros }));
-        }
-        let block = self.config.block_size.bytes();
-        if request.offered != ByteCount(u64::from(block))
-            || request.data_out.len() != block as usize
-        {
-            return Err(Sense::INVALID_TRANSFER_LENGTH);
-        }
-        // LBPRZ: an unmapped block reads as zeros, so only a pattern of zeros may be unmapped (SBC-3 4.7.3.4.4).
-        let fill = match request.data_out.iter().all(|byte| *byte == 0) {
-            true => zeros,
-            false => Fill::Pattern(request.data_out.into()),
-        };
-        Ok(Action::Volume(VolumeOp::WriteSame { range, fill }))
     }
 
     /// Stopping makes the cache durable first, NO_FLUSH or not: flushing more than asked for is always allowed.
@@ -349,12 +294,13 @@ impl LogicalUnit {
             reset: self.resets.load(Ordering::Acquire),
             mode: self.mode_changes.load(Ordering::Acquire),
             capacity: self.capacity_changes.load(Ordering::Acquire),
+            threshold: self.thresholds.load(Ordering::Acquire),
         }
     }
 }
 
 /// The parameter list of `length` bytes, or PARAMETER LIST LENGTH ERROR if the initiator sent less.
-fn parameter_list<'a>(length: u32, request: &Request<'a>) -> Result<&'a [u8], Sense> {
+pub(super) fn parameter_list<'a>(length: u32, request: &Request<'a>) -> Result<&'a [u8], Sense> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     request
         .data_out

@@ -12,8 +12,10 @@ mod command;
 mod config;
 mod decode;
 mod inquiry;
+mod log;
 mod lu;
 mod lun;
+mod medium;
 mod mode;
 mod nexus;
 mod opcodes;
@@ -28,13 +30,13 @@ mod tests;
 
 pub use absent::start_absent;
 pub use command::{
-    Command, DataOutNeed, ModeForm, ModeSense, OpcodeQuery, PageControl, SelectReport, Transfer,
-    WriteSame, parse,
+    ByteCheck, Command, DataOutNeed, ModeForm, ModeSense, OpcodeQuery, PageControl, ReadDefectData,
+    SelectReport, Transfer, Verify, WriteSame, parse,
 };
 pub use config::{
     ConfigError, DEFAULT_MAX_TRANSFER, DEFAULT_MAX_UNMAP, DEFAULT_MAX_UNMAP_DESCRIPTORS,
     DEFAULT_MAX_WRITE_SAME, DEFAULT_OPTIMAL_TRANSFER, LuConfig, MAX_NAME_LENGTH, ResourceId,
-    TargetPort,
+    TargetPort, Threshold,
 };
 pub use lu::{LogicalUnit, Request};
 pub use lun::{Lun, LunAddress, MAX_LUN};
@@ -44,4 +46,4 @@ pub use sense::{
     FieldPointer, FieldSource, MAX_SENSE_LENGTH, Sense, SenseBytes, SenseFormat, SenseKey, Status,
 };
 pub use units::{BlockSize, Blocks, ByteCount, ByteOffset, ByteRange, Lba};
-pub use volume::{Action, Fill, Response, VolumeError, VolumeOp};
+pub use volume::{Action, Extent, Fill, LbaStatus, LogRoom, Response, VolumeError, VolumeOp};

@@ -1,19 +1,25 @@
-//! Mode parameters: the pages caching (08h), control (0Ah) and informational exceptions (1Ch), MODE SENSE and
-//! MODE SELECT (SPC-4 6.9-6.12, 7.5; SBC-3 6.5). Only D_SENSE can be changed. Holds no state itself.
+//! Mode parameters: the pages caching (08h), control (0Ah) and informational exceptions (1Ch), and where there is a
+//! threshold read-write error recovery (01h) and logical block provisioning (1Ch/02h); MODE SENSE and MODE SELECT (SPC-4
+//! 6.9-6.12, 7.5; SBC-3 6.5). Only D_SENSE can be changed. Holds no state itself.
 
 use super::command::{ModeForm, ModeSense, PageControl};
-use super::config::LuConfig;
+use super::config::{LuConfig, Threshold};
 use super::sense::Sense;
 use super::units::{Blocks, be, saturate32};
 
-const CACHING: u8 = 0x08;
-const CONTROL: u8 = 0x0A;
-const EXCEPTIONS: u8 = 0x1C;
+/// A page code, and a subpage code, 0 for pages that have none.
+type Code = (u8, u8);
+
+const ERROR_RECOVERY: Code = (0x01, 0);
+const CACHING: Code = (0x08, 0);
+const CONTROL: Code = (0x0A, 0);
+const EXCEPTIONS: Code = (0x1C, 0);
+const PROVISIONING: Code = (0x1C, 0x02);
 /// "All pages" and "all subpages".
 const ALL_PAGES: u8 = 0x3F;
 const ALL_SUBPAGES: u8 = 0xFF;
-/// All pages, ascending, as MODE SENSE returns them.
-const PAGES: [u8; 3] = [CACHING, CONTROL, EXCEPTIONS];
+/// All pages, ascending, as MODE SENSE returns them. Some are there only with a threshold.
+const PAGES: [Code; 5] = [ERROR_RECOVERY, CACHING, CONTROL, EXCEPTIONS, PROVISIONING];
 
 /// DEVICE-SPECIFIC PARAMETER of block devices: WP and DPOFUA (SBC-3 table 152).
 const WP: u8 = 0x80;
@@ -26,6 +32,13 @@ const GLTSD: u8 = 0x02;
 const REORDERING: u8 = 0x10;
 /// DEXCPT: no informational exceptions are reported.
 const DEXCPT: u8 = 0x08;
+/// LBPERE: thresholds of logical block provisioning are reported (SBC-3 6.5.8).
+const LBPERE: u8 = 0x80;
+/// Byte of the Logical Block Provisioning page where its threshold descriptor begins (SBC-3 6.5.9).
+pub(super) const THRESHOLD_DESCRIPTOR: usize = 16;
+/// Of a threshold descriptor: ENABLED, soft threshold, armed for decreasing; THRESHOLD RESOURCE: available.
+const ENABLED_SOFT_DECREASING: u8 = 0x80;
+const AVAILABLE_RESOURCES: u8 = 0x01;
 /// SPF in a page's first byte: subpage format.
 const SPF: u8 = 0x40;
 const PAGE_CODE: u8 = 0x3F;
@@ -48,27 +61,48 @@ pub(super) struct ModeContext<'a> {
     pub values: ModeValues,
 }
 
-fn page(code: u8, control: PageControl, values: ModeValues) -> Option<Vec<u8>> {
+fn page(
+    code: Code,
+    control: PageControl,
+    threshold: Option<Threshold>,
+    values: ModeValues,
+) -> Option<Vec<u8>> {
     let changeable = control == PageControl::Changeable;
-    let mut page = match code {
-        CACHING => vec![0; 20],
-        CONTROL | EXCEPTIONS => vec![0; 12],
+    let mut page = match (code, threshold) {
+        (CACHING, _) => vec![0; 20],
+        (CONTROL | EXCEPTIONS, _) | (ERROR_RECOVERY, Some(_)) => vec![0; 12],
+        (PROVISIONING, Some(_)) => vec![0; THRESHOLD_DESCRIPTOR + 8],
         _ => return None,
     };
-    match code {
-        CACHING if !changeable => page[2] = WCE,
-        CONTROL if changeable => page[2] = D_SENSE,
-        CONTROL => {
+    match (code, threshold) {
+        (CONTROL, _) if changeable => page[2] = D_SENSE,
+        _ if changeable => {}
+        (CACHING, _) => page[2] = WCE,
+        (CONTROL, _) => {
             let d_sense = values.d_sense && control == PageControl::Current;
             page[2] = GLTSD | if d_sense { D_SENSE } else { 0 };
             page[3] = REORDERING;
             page[8..10].fill(0xFF); // BUSY TIMEOUT PERIOD: unlimited
         }
-        EXCEPTIONS if !changeable => page[2] = DEXCPT,
+        (EXCEPTIONS, _) => page[2] = DEXCPT,
+        (ERROR_RECOVERY, _) => page[3] = LBPERE,
+        (PROVISIONING, Some(threshold)) => {
+            let descriptor = &mut page[THRESHOLD_DESCRIPTOR..];
+            descriptor[0] = ENABLED_SOFT_DECREASING;
+            descriptor[1] = AVAILABLE_RESOURCES;
+            descriptor[4..8].copy_from_slice(&threshold.count.to_be_bytes());
+        }
         _ => {}
     }
-    page[0] = code;
-    page[1] = (page.len() - 2) as u8;
+    page[0] = code.0;
+    if code.1 == 0 {
+        page[1] = (page.len() - 2) as u8;
+    } else {
+        page[0] |= SPF;
+        page[1] = code.1;
+        let length = (page.len() - 4) as u16;
+        page[2..4].copy_from_slice(&length.to_be_bytes());
+    }
     Some(page)
 }
 
@@ -77,19 +111,31 @@ pub(super) fn sense(request: &ModeSense, context: &ModeContext<'_>) -> Result<Ve
     if request.control == PageControl::Saved {
         return Err(Sense::SAVING_NOT_SUPPORTED);
     }
-    if !matches!(request.subpage, 0 | ALL_SUBPAGES) {
+    let wanted = |(page, subpage): &Code| {
+        (request.page == ALL_PAGES || request.page == *page)
+            && (request.subpage == ALL_SUBPAGES || request.subpage == *subpage)
+    };
+    let of_page = |(page, _): &Code| request.page == ALL_PAGES || request.page == *page;
+    if request.page == ALL_PAGES && !matches!(request.subpage, 0 | ALL_SUBPAGES) {
         return Err(Sense::invalid_cdb_field(3, None));
     }
-    let single = [request.page];
-    let codes: &[u8] = if request.page == ALL_PAGES {
-        &PAGES
-    } else {
-        &single
-    };
+    let threshold = context.config.threshold;
+    let mut known = false;
     let mut pages = Vec::new();
-    for code in codes {
-        let bytes = page(*code, request.control, context.values);
-        pages.extend(bytes.ok_or(Sense::invalid_cdb_field(2, Some(5)))?);
+    for code in PAGES.iter().filter(|code| of_page(code)) {
+        let Some(bytes) = page(*code, request.control, threshold, context.values) else {
+            continue;
+        };
+        known = true;
+        if wanted(code) {
+            pages.extend(bytes);
+        }
+    }
+    if pages.is_empty() {
+        return Err(match known {
+            true => Sense::invalid_cdb_field(3, None),
+            false => Sense::invalid_cdb_field(2, Some(5)),
+        });
     }
     let descriptor = match (request.no_descriptor, request.long_lba) {
         (true, _) => Vec::new(),
@@ -213,25 +259,32 @@ fn select_pages(
     mut at: usize,
     context: &ModeContext<'_>,
 ) -> Result<ModeValues, Sense> {
+    let threshold = context.config.threshold;
     let mut values = context.values;
     while at < list.len() {
-        let &[first, length, ..] = &list[at..] else {
+        let &[first, second, ..] = &list[at..] else {
             return Err(Sense::PARAMETER_LENGTH);
         };
-        if first & SPF != 0 {
-            return Err(Sense::invalid_parameter_field(at as u16, Some(6)));
-        }
-        let code = first & PAGE_CODE;
+        let code = match first & SPF {
+            0 => (first & PAGE_CODE, 0),
+            // 0 would name a page that has no subpages in the format of one that has.
+            _ if second == 0 => return Err(Sense::invalid_parameter_field((at + 1) as u16, None)),
+            _ => (first & PAGE_CODE, second),
+        };
         let unsupported = Sense::invalid_parameter_field(at as u16, Some(5));
-        let current = page(code, PageControl::Current, values).ok_or(unsupported)?;
-        let mask = page(code, PageControl::Changeable, values).ok_or(unsupported)?;
-        if usize::from(length) + 2 != current.len() {
-            return Err(Sense::invalid_parameter_field((at + 1) as u16, None));
+        let current = page(code, PageControl::Current, threshold, values).ok_or(unsupported)?;
+        let mask = page(code, PageControl::Changeable, threshold, values).ok_or(unsupported)?;
+        let (length, length_at, header) = match code.1 {
+            0 => (usize::from(second), at + 1, 2),
+            _ => (be(list, at + 2, 2) as usize, at + 2, 4),
+        };
+        if length + header != current.len() {
+            return Err(Sense::invalid_parameter_field(length_at as u16, None));
         }
         let wanted = list
             .get(at..at + current.len())
             .ok_or(Sense::PARAMETER_LENGTH)?;
-        for index in 2..current.len() {
+        for index in header..current.len() {
             let wrong = (wanted[index] ^ current[index]) & !mask[index];
             if wrong != 0 {
                 let bit = 7 - wrong.leading_zeros() as u8;

@@ -1,6 +1,7 @@
 //! What one I_T nexus has pending at one logical unit: unit attention conditions (SAM-5 5.14).
 //! Conditions that the unit raises for all nexuses are found by comparing counters, so no list of nexuses exists.
 
+use super::mode::THRESHOLD_DESCRIPTOR;
 use super::sense::{Sense, SenseKey};
 
 /// A unit attention condition. The order is that of reporting.
@@ -23,10 +24,12 @@ pub enum UnitAttention {
     ModeParametersChanged,
     /// CAPACITY DATA HAS CHANGED.
     CapacityChanged,
+    /// THIN PROVISIONING SOFT THRESHOLD REACHED: the pool's space has come below the unit's threshold.
+    ThresholdReached,
 }
 
 impl UnitAttention {
-    const ALL: [UnitAttention; 8] = [
+    const ALL: [UnitAttention; 9] = [
         UnitAttention::PowerOn,
         UnitAttention::Reset,
         UnitAttention::NexusLoss,
@@ -35,6 +38,7 @@ impl UnitAttention {
         UnitAttention::InquiryDataChanged,
         UnitAttention::ModeParametersChanged,
         UnitAttention::CapacityChanged,
+        UnitAttention::ThresholdReached,
     ];
 
     /// The sense data that report it.
@@ -49,12 +53,18 @@ impl UnitAttention {
             UnitAttention::InquiryDataChanged => (0x3F, 0x03),
             UnitAttention::ModeParametersChanged => (0x2A, 0x01),
             UnitAttention::CapacityChanged => (0x2A, 0x09),
+            UnitAttention::ThresholdReached => (0x38, 0x07),
         };
-        Sense::new(SenseKey::UnitAttention, asc, ascq)
+        let sense = Sense::new(SenseKey::UnitAttention, asc, ascq);
+        match self {
+            // Where the threshold is described in the Logical Block Provisioning mode page (SBC-3 4.7.3.7.6).
+            UnitAttention::ThresholdReached => sense.with_information(THRESHOLD_DESCRIPTOR as u64),
+            _ => sense,
+        }
     }
 
-    const fn bit(self) -> u8 {
-        1 << self as u8
+    const fn bit(self) -> u16 {
+        1 << self as u16
     }
 }
 
@@ -64,12 +74,13 @@ pub(super) struct Generations {
     pub reset: u32,
     pub mode: u32,
     pub capacity: u32,
+    pub threshold: u32,
 }
 
 /// One I_T nexus's view of one logical unit. Made by [`super::LogicalUnit::attach`].
 #[derive(Debug)]
 pub struct Nexus {
-    pending: u8,
+    pending: u16,
     seen: Generations,
 }
 
@@ -101,6 +112,9 @@ impl Nexus {
         }
         if now.capacity != self.seen.capacity {
             self.raise(UnitAttention::CapacityChanged);
+        }
+        if now.threshold != self.seen.threshold {
+            self.raise(UnitAttention::ThresholdReached);
         }
         self.seen = now;
     }

@@ -1,12 +1,14 @@
 //! What is reported about the device server and the unit: REPORT LUNS, REPORT SUPPORTED OPERATION CODES and TASK
-//! MANAGEMENT FUNCTIONS, READ CAPACITY, GET LBA STATUS (SPC-4 6.33-6.36, SBC-3 5.4, 5.15-5.16). Data only, no state.
+//! MANAGEMENT FUNCTIONS, READ CAPACITY, GET LBA STATUS, READ DEFECT DATA (SPC-4 6.33-6.36, SBC-3 5.4, 5.15-5.18). Data
+//! only, no state.
 
-use super::command::{OpcodeQuery, SelectReport};
+use super::command::{OpcodeQuery, ReadDefectData, SelectReport};
 use super::config::LuConfig;
 use super::lun::Lun;
 use super::opcodes::{self, COMMANDS, CommandSpec};
 use super::sense::Sense;
-use super::units::{Blocks, Lba, saturate32};
+use super::units::{BlockSize, Blocks, Lba, saturate32};
+use super::volume::Extent;
 
 /// SUPPORT of the one-command format: 001b not supported, 011b supported as the standard says.
 const NOT_SUPPORTED: u8 = 0x01;
@@ -28,10 +30,11 @@ const LBPRZ: u8 = 0x40;
 /// GET LBA STATUS: the header, and one LBA status descriptor.
 const LBA_STATUS_HEADER: usize = 8;
 const LBA_STATUS_DESCRIPTOR: usize = 16;
-/// PARAMETER DATA LENGTH counts what follows that field, which has 4 bytes.
-const LBA_STATUS_FOLLOWING: u32 = (LBA_STATUS_HEADER + LBA_STATUS_DESCRIPTOR - 4) as u32;
-/// PROVISIONING STATUS: mapped, or in an unknown state.
-const MAPPED_OR_UNKNOWN: u8 = 0x0;
+/// Most LBA status descriptors of one answer, whatever there is room for.
+const MAX_LBA_STATUS_DESCRIPTORS: usize = 256;
+/// PROVISIONING STATUS: mapped, or deallocated. No block is anchored (ANC_SUP is 0).
+const MAPPED: u8 = 0x0;
+const DEALLOCATED: u8 = 0x1;
 
 /// REPORT LUNS parameter data for a target that has `luns` and no well known or administrative logical units.
 pub(super) fn luns(select: SelectReport, luns: &[Lun]) -> Vec<u8> {
@@ -155,16 +158,44 @@ pub(super) fn capacity16(config: &LuConfig, blocks: Blocks) -> Vec<u8> {
     data
 }
 
-/// GET LBA STATUS parameter data: one descriptor from `lba` on. `rest` are the blocks from there to the end of the
-/// medium; where they do not fit the field, the initiator asks again from where the descriptor ends.
-///
-/// What is mapped is known only to the volume, and changes under the initiator's eyes; the status that is true of every
-/// block makes it read the data, which is never wrong.
-pub(super) fn lba_status(lba: Lba, rest: Blocks) -> Vec<u8> {
-    let mut data = vec![0; LBA_STATUS_HEADER + LBA_STATUS_DESCRIPTOR];
-    data[..4].copy_from_slice(&LBA_STATUS_FOLLOWING.to_be_bytes());
-    data[8..16].copy_from_slice(&lba.0.to_be_bytes());
-    data[16..20].copy_from_slice(&saturate32(rest.0).to_be_bytes());
-    data[20] = MAPPED_OR_UNKNOWN;
+/// LBA status descriptors that an allocation length has room for, at least one: the length field tells of it even where
+/// it is cut off.
+pub(super) fn lba_status_room(allocation: u32) -> usize {
+    let room = usize::try_from(allocation).unwrap_or(usize::MAX);
+    (room.saturating_sub(LBA_STATUS_HEADER) / LBA_STATUS_DESCRIPTOR)
+        .clamp(1, MAX_LBA_STATUS_DESCRIPTORS)
+}
+
+/// GET LBA STATUS parameter data: extents from `lba` on. Where one does not fit its field it is the last, and the
+/// initiator asks again from where it ends.
+pub(super) fn lba_status(
+    lba: Lba,
+    block_size: BlockSize,
+    extents: impl Iterator<Item = Extent>,
+) -> Vec<u8> {
+    let mut data = vec![0; LBA_STATUS_HEADER];
+    let mut next = lba.0;
+    for extent in extents {
+        let blocks = block_size.whole_blocks(extent.length).0;
+        data.extend_from_slice(&next.to_be_bytes());
+        data.extend_from_slice(&saturate32(blocks).to_be_bytes());
+        let status = if extent.mapped { MAPPED } else { DEALLOCATED };
+        data.extend_from_slice(&[status, 0, 0, 0]);
+        if blocks > u64::from(u32::MAX) {
+            break;
+        }
+        next += blocks;
+    }
+    // PARAMETER DATA LENGTH counts what follows that field.
+    let following = saturate32(data.len() as u64 - 4);
+    data[..4].copy_from_slice(&following.to_be_bytes());
+    data
+}
+
+/// READ DEFECT DATA parameter data: the lists asked for, in the format asked for, are empty.
+pub(super) fn no_defects(request: &ReadDefectData) -> Vec<u8> {
+    // The long header has a generation code, which is not supported, and a longer length.
+    let mut data = vec![0; if request.long { 8 } else { 4 }];
+    data[1] = request.lists;
     data
 }

@@ -178,8 +178,13 @@ impl Sense {
     }
 
     /// The same, with INFORMATION naming the block in error.
-    pub const fn with_lba(mut self, lba: Lba) -> Self {
-        self.information = Some(lba.0);
+    pub const fn with_lba(self, lba: Lba) -> Self {
+        self.with_information(lba.0)
+    }
+
+    /// The same, with INFORMATION that means what the condition's clause says.
+    pub const fn with_information(mut self, information: u64) -> Self {
+        self.information = Some(information);
         self
     }
 

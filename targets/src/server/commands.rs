@@ -1,15 +1,15 @@
 //! Commands from arrival to answer: parsed, their data gathered, memory found for them, run on the volume as tasks of
 //! their own that nothing cancels, answered, counted. The protocol's other requests are in `dispatch`.
 
-use super::limits::{MAX_HELD_BYTES, VOLUME_CHUNK_BYTES};
+use super::limits::{MAX_HELD_BYTES, VOLUME_CHUNK_BYTES, VOLUME_CHUNKS};
 use super::link::Link;
 use super::session::Session;
 use super::tasks::{Entry, Kind, Stage, Task};
-use super::volume::{self, Payload, Work};
+use super::volume::{self, Output, Payload, Sink, Work};
 use crate::iscsi::{self, Outcome, TaskHandle};
 use crate::scsi::{
-    self, Action, ByteCount, Command, DataOutNeed, Fill, Lun, LunAddress, Request, Response,
-    SenseBytes, SenseFormat, Status, VolumeOp,
+    self, Action, ByteCount, ByteRange, Command, DataOutNeed, Fill, Lun, LunAddress, Request,
+    Response, SenseBytes, SenseFormat, Status, VolumeOp,
 };
 use atoll_reactor::{SharedBuf, now, spawn_detached};
 use std::rc::Rc;
@@ -28,7 +28,7 @@ impl Task {
             command: parsed,
             kind: match parsed {
                 Command::Read(_) => Kind::Read,
-                Command::Write(_) => Kind::Write,
+                Command::Write(_) | Command::WriteAndVerify(_) => Kind::Write,
                 _ => Kind::Other,
             },
             arrived: now(),
@@ -118,8 +118,8 @@ impl Link {
         };
         match (entry.stage, self.unit_session()) {
             (Stage::Parameters(list), Some(session)) => self.start(&session, entry.task, &list),
-            (Stage::Payload { payload, fua }, Some(session)) => {
-                let work = Work::Write { payload, fua };
+            (Stage::Payload { payload, sink }, Some(session)) => {
+                let work = Work::Data { payload, sink };
                 self.run(&session, entry.task, entry.held, work);
             }
             _ => {}
@@ -213,21 +213,42 @@ impl Link {
         let task = entry.task;
         let work = match op {
             VolumeOp::Write { range, fua, .. } => {
-                let payload = Payload::new(range);
-                self.tasks.insert(Entry {
-                    task,
-                    stage: Stage::Payload { payload, fua },
-                    held: cost,
-                });
-                self.expect(handle, range.length.0);
-                return;
+                return self.gather(task, cost, Payload::new(range), Sink::Write { fua });
+            }
+            VolumeOp::WriteAndVerify { range, compare } => {
+                let sink = Sink::WriteAndVerify { compare };
+                return self.gather(task, cost, Payload::new(range), sink);
+            }
+            VolumeOp::Compare { range } => {
+                return self.gather(task, cost, Payload::new(range), Sink::Compare);
+            }
+            VolumeOp::CompareAndWrite { range, fua } => {
+                let sink = Sink::CompareAndWrite { fua };
+                return self.gather(task, cost, Payload::twice(range), sink);
+            }
+            VolumeOp::OrWrite { range, fua } => {
+                return self.gather(task, cost, Payload::new(range), Sink::OrWrite { fua });
             }
             VolumeOp::Read { range, fua, .. } => Work::Read { range, fua },
+            VolumeOp::Verify { range, pattern } => Work::Verify { range, pattern },
             VolumeOp::Flush => Work::Flush,
             VolumeOp::Unmap(ranges) => Work::Unmap(ranges),
             VolumeOp::WriteSame { range, fill } => Work::Fill { range, fill },
+            VolumeOp::LbaStatus(request) => Work::LbaStatus(request),
+            VolumeOp::LogRoom(request) => Work::LogRoom(request),
         };
         self.run(&session, task, cost, work);
+    }
+
+    /// Takes a command's data, to be run when all is there.
+    fn gather(&self, task: Task, held: usize, payload: Payload, sink: Sink) {
+        let (handle, length) = (task.handle, payload.len());
+        self.tasks.insert(Entry {
+            task,
+            stage: Stage::Payload { payload, sink },
+            held,
+        });
+        self.expect(handle, length);
     }
 
     /// Runs a command on the volume, to its end, whatever becomes of the connection.
@@ -239,9 +260,15 @@ impl Link {
             let outcome = volume::run(&unit.target.target.volume, work).await;
             if link.tasks.end_run(task.handle, number, held) {
                 match outcome {
-                    Ok(data) => link.answer(&session, &task, Response::good(), &data),
+                    Ok(Output::Data(data)) => {
+                        link.answer(&session, &task, Response::good(), &data);
+                    }
+                    Ok(Output::Response(response)) => link.answer(&session, &task, response, &[]),
                     Err(error) => link.answer(&session, &task, error.into(), &[]),
                 }
+            }
+            if task.command.writes_medium() {
+                unit.target.target.look_at_room();
             }
             link.ended.notify();
             link.make_room();
@@ -346,11 +373,29 @@ fn cost(op: &mut VolumeOp, takes: u32, block: u32) -> Option<usize> {
             range.length.0
         }
         VolumeOp::Write { range, .. } => range.length.0,
+        // The data, and what is read of the volume at a time.
+        VolumeOp::WriteAndVerify { range, .. }
+        | VolumeOp::Compare { range }
+        | VolumeOp::OrWrite { range, .. } => range.length.0 + read_at_a_time(*range),
+        VolumeOp::CompareAndWrite { range, .. } => 3 * range.length.0,
+        VolumeOp::Verify { range, .. } => read_at_a_time(*range),
         VolumeOp::WriteSame {
             range,
             fill: Fill::Pattern(_),
         } => range.length.0.min(VOLUME_CHUNK_BYTES),
-        VolumeOp::Flush | VolumeOp::Unmap(_) | VolumeOp::WriteSame { .. } => 0,
+        VolumeOp::Flush
+        | VolumeOp::Unmap(_)
+        | VolumeOp::WriteSame { .. }
+        | VolumeOp::LbaStatus(_)
+        | VolumeOp::LogRoom(_) => 0,
     };
     Some(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// Bytes of the volume that a comparison holds at a time.
+fn read_at_a_time(range: ByteRange) -> u64 {
+    range
+        .length
+        .0
+        .min(VOLUME_CHUNK_BYTES * VOLUME_CHUNKS as u64)
 }

@@ -6,9 +6,10 @@ use super::error::{Error, ErrorKind, Result};
 use super::limits::{ACCEPT_PAUSE, LOGIN_ROOM_INTERVAL, REMOVE_GRACE};
 use super::link::{Link, serve};
 use super::registrar::Registrar;
+use super::room::{self, NextLook};
 use super::state::{CoreState, LocalTarget, Shared, Target, TargetId, closed, on_core};
 use super::wait::{Either, race};
-use crate::scsi::{ByteCount, LogicalUnit, LuConfig};
+use crate::scsi::{ByteCount, LogicalUnit, LuConfig, Threshold};
 use atoll_reactor::net::{DetachedStream, TcpListener};
 use atoll_reactor::{CoreHandle, sleep, spawn_detached, timeout};
 use std::cell::RefCell;
@@ -116,6 +117,7 @@ fn hand_over(shared: &Arc<Shared>, stream: DetachedStream) {
 /// Makes a target of a volume. Fails if the name is taken or the description is wrong.
 pub(super) async fn add_target(first: Rc<CoreState>, spec: TargetSpec) -> Result<()> {
     let registrar = registrar(&first)?;
+    let threshold = room::threshold(&spec.volume, spec.block_size).await;
     let iqn = spec.iqn.clone();
     if registrar.closing.get() {
         return Err(closed());
@@ -128,7 +130,7 @@ pub(super) async fn add_target(first: Rc<CoreState>, spec: TargetSpec) -> Result
         let text = format!("target {iqn} is served already");
         return Err(Error::new(ErrorKind::AlreadyExists, text));
     }
-    let target = Arc::new(make_target(spec)?);
+    let target = Arc::new(make_target(spec, threshold)?);
     // First here, so that a second one of that name is refused.
     for core in 0..first.shared.cores.len() {
         let target = target.clone();
@@ -145,7 +147,7 @@ pub(super) async fn add_target(first: Rc<CoreState>, spec: TargetSpec) -> Result
     Ok(())
 }
 
-fn make_target(spec: TargetSpec) -> Result<Target> {
+fn make_target(spec: TargetSpec, threshold: Option<Threshold>) -> Result<Target> {
     let wrong = |error: crate::scsi::ConfigError| {
         Error::with_source(ErrorKind::Invalid, format!("target {}", spec.iqn), error)
     };
@@ -162,11 +164,13 @@ fn make_target(spec: TargetSpec) -> Result<Target> {
         spec.object_size,
     );
     config.read_only = spec.read_only;
+    config.threshold = threshold;
     Ok(Target {
         id: TargetId::fresh(),
         unit: LogicalUnit::new(config).map_err(wrong)?,
         iqn: spec.iqn,
         volume: spec.volume,
+        next_look: NextLook::default(),
     })
 }
 

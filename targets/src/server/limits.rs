@@ -39,6 +39,11 @@ pub const VOLUME_CHUNKS: usize = 4;
 /// Ranges of one UNMAP that run at a time.
 pub const UNMAP_RANGES: usize = 8;
 
+/// A target that is written to looks at its pool's room so often.
+pub const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a target that is added waits for its pool to tell its room.
+pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long initiators have to log out of a target that is removed.
 pub const REMOVE_GRACE: Duration = Duration::from_secs(3);
 /// Pause before a message to a core whose inbox is full is sent again.

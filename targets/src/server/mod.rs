@@ -8,6 +8,7 @@
 //! management function answered, only after all that was begun has ended there.
 
 mod commands;
+mod compare;
 mod config;
 mod control;
 mod dispatch;
@@ -17,6 +18,7 @@ mod link;
 mod login;
 mod management;
 mod registrar;
+mod room;
 mod session;
 mod state;
 mod tasks;

@@ -6,6 +6,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::limits;
 use super::link::Link;
 use super::registrar::Registrar;
+use super::room::NextLook;
 use super::wait::Signal;
 use crate::scsi::LogicalUnit;
 use atoll_mapper::VolumeHandle;
@@ -112,6 +113,7 @@ pub(super) struct Target {
     pub(super) iqn: String,
     pub(super) unit: LogicalUnit,
     pub(super) volume: VolumeHandle,
+    pub(super) next_look: NextLook,
 }
 
 /// One core's view of a target.

@@ -1,7 +1,7 @@
 //! The table of one connection's commands: at which stage each is, what memory is held for them, and which aborted
 //! ones still run on the volume. What happens to a command is in `commands`.
 
-use super::volume::Payload;
+use super::volume::{Payload, Sink};
 use crate::iscsi::TaskHandle;
 use crate::scsi::{Command, VolumeOp};
 use atoll_reactor::Instant;
@@ -41,7 +41,7 @@ pub(super) enum Stage {
     /// It waits for memory.
     Queued { op: VolumeOp, cost: usize },
     /// Its payload is arriving.
-    Payload { payload: Payload, fua: bool },
+    Payload { payload: Payload, sink: Sink },
     /// It runs on the volume.
     Running(RunNumber),
 }

@@ -1,20 +1,55 @@
 //! What a SCSI command asks of the volume, run on the mapper: large commands in parts, and the one place where the
 //! mapper's errors become the SCSI core's. It knows neither tasks nor connections.
 
+use super::compare::{first_difference, pattern_difference};
 use super::limits::{UNMAP_RANGES, VOLUME_CHUNK_BYTES, VOLUME_CHUNKS};
 use super::wait::bounded;
-use crate::scsi::{ByteRange, Fill, VolumeError};
+use crate::scsi::{ByteCount, ByteRange, Extent, Fill, LbaStatus, LogRoom, Response, VolumeError};
 use atoll_mapper::{ErrorKind, Segments, VolumeHandle};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf};
 use std::ops::Range;
 
 /// An operation with its data.
 pub(super) enum Work {
-    Read { range: ByteRange, fua: bool },
-    Write { payload: Payload, fua: bool },
+    Read {
+        range: ByteRange,
+        fua: bool,
+    },
+    /// Data of the initiator, and what becomes of it.
+    Data {
+        payload: Payload,
+        sink: Sink,
+    },
+    Verify {
+        range: ByteRange,
+        pattern: Option<Box<[u8]>>,
+    },
     Flush,
     Unmap(Vec<ByteRange>),
-    Fill { range: ByteRange, fill: Fill },
+    Fill {
+        range: ByteRange,
+        fill: Fill,
+    },
+    LbaStatus(LbaStatus),
+    LogRoom(LogRoom),
+}
+
+/// What becomes of gathered data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sink {
+    Write { fua: bool },
+    WriteAndVerify { compare: bool },
+    Compare,
+    CompareAndWrite { fua: bool },
+    OrWrite { fua: bool },
+}
+
+/// What an operation came to.
+pub(super) enum Output {
+    /// Data that was read; empty for what reads none.
+    Data(Segments),
+    /// A response that the SCSI core made of it.
+    Response(Response),
 }
 
 /// Whether a failure is one of reading or of writing.
@@ -62,6 +97,31 @@ impl Payload {
         }
     }
 
+    /// Room for what COMPARE AND WRITE takes: what is compared, and what is written, each in one part.
+    pub(super) fn twice(range: ByteRange) -> Payload {
+        let whole = || Buf::alloc(usize::try_from(range.length.0).unwrap_or(usize::MAX));
+        Payload {
+            start: range.start.0,
+            parts: vec![whole(), whole()],
+        }
+    }
+
+    /// Bytes of it.
+    pub(super) fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// The parts with their positions in the volume.
+    fn freeze(self) -> Vec<(u64, SharedBuf)> {
+        let mut at = self.start;
+        let parts = self.parts.into_iter().map(|part| {
+            let start = at;
+            at += part.len() as u64;
+            (start, part.freeze())
+        });
+        parts.collect()
+    }
+
     /// Puts bytes to their place; what lies beyond the end is left out.
     pub(super) fn put(&mut self, offset: usize, mut bytes: &[u8]) {
         let mut skip = offset;
@@ -82,16 +142,108 @@ impl Payload {
     }
 }
 
-/// Runs an operation to its end; gives the data of a read, nothing otherwise.
-pub(super) async fn run(volume: &VolumeHandle, work: Work) -> Result<Segments, VolumeError> {
+/// Runs an operation to its end.
+pub(super) async fn run(volume: &VolumeHandle, work: Work) -> Result<Output, VolumeError> {
     let done = match work {
-        Work::Read { range, fua } => return read(volume, range, fua).await,
-        Work::Write { payload, fua } => write(volume, payload, fua).await,
+        Work::Read { range, fua } => return read(volume, range, fua).await.map(Output::Data),
+        Work::Data { payload, sink } => take(volume, payload, sink).await,
+        Work::Verify { range, pattern } => verify(volume, range, pattern).await,
         Work::Flush => flush(volume).await,
         Work::Unmap(ranges) => unmap(volume, ranges).await,
         Work::Fill { range, fill } => same(volume, range, fill).await,
+        Work::LbaStatus(request) => {
+            return lba_status(volume, request).await.map(Output::Response);
+        }
+        Work::LogRoom(request) => return log_room(volume, request).await.map(Output::Response),
     };
-    done.map(|()| Segments::new())
+    done.map(|()| Output::Data(Segments::new()))
+}
+
+async fn take(volume: &VolumeHandle, payload: Payload, sink: Sink) -> Result<(), VolumeError> {
+    let failed = |error| failure(&error, Direction::Write);
+    let start = payload.start;
+    let parts = payload.freeze();
+    match sink {
+        Sink::Write { fua } => write(volume, parts, fua).await,
+        Sink::WriteAndVerify { compare } => {
+            write(volume, parts.clone(), true).await?;
+            read_back(volume, parts, compare).await
+        }
+        Sink::Compare => {
+            flush(volume).await?;
+            read_back(volume, parts, true).await
+        }
+        Sink::CompareAndWrite { fua } => {
+            let mut halves = parts.into_iter().map(|(_, data)| data);
+            let (Some(compare), Some(data)) = (halves.next(), halves.next()) else {
+                return Ok(());
+            };
+            let done = volume.compare_and_write(start, compare, data, fua).await;
+            miscompare(done.map_err(failed)?)
+        }
+        Sink::OrWrite { fua } => {
+            let data = parts.into_iter().map(|(_, data)| data).collect();
+            volume.or_write(start, data, fua).await.map_err(failed)
+        }
+    }
+}
+
+fn miscompare(difference: Option<u64>) -> Result<(), VolumeError> {
+    difference.map_or(Ok(()), |offset| Err(VolumeError::Miscompare(offset)))
+}
+
+/// Reads what lies where the parts belong, and compares where that is asked for.
+async fn read_back(
+    volume: &VolumeHandle,
+    parts: Vec<(u64, SharedBuf)>,
+    compare: bool,
+) -> Result<(), VolumeError> {
+    let start = parts.first().map_or(0, |(at, _)| *at);
+    let looks = parts.into_iter().map(|(at, data)| {
+        LocalFuture::new(async move {
+            let stored = volume.read(at, data.len() as u64).await?;
+            let difference = compare.then(|| first_difference(&stored, &data)).flatten();
+            Ok(difference.map(|inside| at - start + inside))
+        })
+    });
+    let looks = bounded(VOLUME_CHUNKS, looks).await;
+    let differences = looks.map_err(|error| failure(&error, Direction::Read))?;
+    miscompare(differences.into_iter().flatten().next())
+}
+
+/// Reads a range from stable storage, and compares each of its blocks with the pattern.
+async fn verify(
+    volume: &VolumeHandle,
+    range: ByteRange,
+    pattern: Option<Box<[u8]>>,
+) -> Result<(), VolumeError> {
+    flush(volume).await?;
+    let pattern = pattern.as_deref();
+    let looks = chunks(range).map(|part| {
+        LocalFuture::new(async move {
+            let stored = volume.read(part.start, part.end - part.start).await?;
+            Ok(pattern.and_then(|pattern| pattern_difference(&stored, pattern)))
+        })
+    });
+    let looks = bounded(VOLUME_CHUNKS, looks).await;
+    let differences = looks.map_err(|error| failure(&error, Direction::Read))?;
+    miscompare(differences.into_iter().flatten().next())
+}
+
+async fn lba_status(volume: &VolumeHandle, request: LbaStatus) -> Result<Response, VolumeError> {
+    let status = volume.map_status(request.range.start.0, request.most());
+    let extents = status.await.map_err(|e| failure(&e, Direction::Read))?;
+    let extents = extents.iter().map(|extent| Extent {
+        length: ByteCount(extent.len),
+        mapped: extent.mapped,
+    });
+    Ok(request.answer(extents))
+}
+
+async fn log_room(volume: &VolumeHandle, request: LogRoom) -> Result<Response, VolumeError> {
+    let room = volume.pool_capacity().await;
+    let room = room.map_err(|error| failure(&error, Direction::Read))?;
+    Ok(request.answer(ByteCount(room.total), ByteCount(room.available)))
 }
 
 /// With `fua` what is read is on stable storage (SBC-3 4.10): what was written before is flushed first.
@@ -112,15 +264,14 @@ async fn read(volume: &VolumeHandle, range: ByteRange, fua: bool) -> Result<Segm
 }
 
 /// Several parts are made durable together, after all are written.
-async fn write(volume: &VolumeHandle, payload: Payload, fua: bool) -> Result<(), VolumeError> {
+async fn write(
+    volume: &VolumeHandle,
+    parts: Vec<(u64, SharedBuf)>,
+    fua: bool,
+) -> Result<(), VolumeError> {
     let failed = |error| failure(&error, Direction::Write);
-    let single = payload.parts.len() == 1;
-    let mut at = payload.start;
-    let mut parts = payload.parts.into_iter().map(|part| {
-        let start = at;
-        at += part.len() as u64;
-        (start, part.freeze())
-    });
+    let single = parts.len() == 1;
+    let mut parts = parts.into_iter();
     if single && let Some((start, data)) = parts.next() {
         return volume.write(start, data, fua).await.map_err(failed);
     }

@@ -20,6 +20,8 @@ pub struct Done {
     pub status: u8,
     /// Key, ASC, ASCQ.
     pub sense: Option<(u8, u8, u8)>,
+    /// INFORMATION, where it is valid.
+    pub information: Option<u32>,
     pub data: Vec<u8>,
 }
 
@@ -245,11 +247,10 @@ impl Initiator {
                 pending.data_in.extend_from_slice(&data);
                 if let Some((status, _)) = pdu.status {
                     let data = std::mem::take(&mut pending.data_in);
-                    let sense = None;
                     pending.done = Some(Done {
                         status,
-                        sense,
                         data,
+                        ..Done::default()
                     });
                 }
             }
@@ -260,6 +261,9 @@ impl Initiator {
                 pending.done = Some(Done {
                     status: pdu.status,
                     sense: sense.map(|sense| (sense[2] & 15, sense[12], sense[13])),
+                    information: sense
+                        .filter(|sense| sense[0] & 0x80 != 0)
+                        .map(|sense| u32::from_be_bytes([sense[3], sense[4], sense[5], sense[6]])),
                     data: std::mem::take(&mut pending.data_in),
                 });
             }

@@ -7,5 +7,6 @@ mod ends;
 mod initiator;
 mod io;
 mod management;
+mod scsi;
 mod sessions;
 mod world;

@@ -35,6 +35,15 @@ where
     F: Fn(World) -> Fut + Clone + 'static,
     Fut: Future<Output = ()> + 'static,
 {
+    simulate_on(1 << 30, seeds, config, test);
+}
+
+/// The same with a pool of so many bytes.
+pub fn simulate_on<F, Fut>(pool_bytes: u64, seeds: u64, config: &IscsiServerConfig, test: F)
+where
+    F: Fn(World) -> Fut + Clone + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
     for seed in 0..seeds {
         for served in [1_u16, 2] {
             println!("seed {seed}, {served} cores");
@@ -46,7 +55,7 @@ where
                     seed,
                     atomic_unit: 512,
                 };
-                let (pool, chaos) = Chaos::new(common::memory(1 << 30), options);
+                let (pool, chaos) = Chaos::new(common::memory(pool_bytes), options);
                 let mapper = common::mapper(serving.clone(), Arc::new(pool), seed).await;
                 let server = IscsiServer::start(serving, config)
                     .await

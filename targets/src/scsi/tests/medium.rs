@@ -124,6 +124,11 @@ fn a_read_only_unit_refuses_every_command_that_writes() {
     for cdb in [
         "0a0000000100",
         "2a000000000000000100",
+        "2e000000000000000100",
+        "8e000000000000000000000000010000",
+        "ae0000000000000000010000",
+        "89000000000000000000000000010000",
+        "8b000000000000000000000000010000",
         "aa0000000000000000010000",
         "8a000000000000000000000000010000",
         "41000000000000000100",
@@ -232,90 +237,6 @@ fn synchronize_cache_checks_its_range_and_flushes_all() {
     }
 }
 
-/// GET LBA STATUS parameter data of one descriptor of blocks that are mapped or in an unknown state.
-fn lba_status(lba: u64, blocks: u32) -> Vec<u8> {
-    hex(&format!(
-        "00000014 00000000 {lba:016x} {blocks:08x} 00000000"
-    ))
-}
-
-fn get_lba_status(unit: &LogicalUnit, lba: u64, allocation: u32) -> Action {
-    let cdb = format!("9e12{lba:016x}{allocation:08x}0000");
-    run(unit, &mut ready(unit), &cdb, &[])
-}
-
-#[test]
-fn lba_status_covers_the_medium_from_the_first_block_asked_for() {
-    let unit = unit();
-    for lba in [0, 1, 7, 8, 256, CAPACITY - 256, CAPACITY - 1] {
-        let expected = lba_status(lba, (CAPACITY - lba) as u32);
-        assert_eq!(good(get_lba_status(&unit, lba, 24)), expected, "{lba}");
-        assert_eq!(
-            good(get_lba_status(&unit, lba, u32::MAX)),
-            expected,
-            "{lba}"
-        );
-    }
-    for lba in [CAPACITY, CAPACITY + 1, 1 << 63, u64::MAX] {
-        let Action::Done(response) = get_lba_status(&unit, lba, 24) else {
-            panic!("answered without the volume")
-        };
-        assert_eq!(
-            response.sense,
-            Some(Sense::LBA_OUT_OF_RANGE.with_lba(Lba(lba))),
-            "{lba}"
-        );
-        assert!(response.data_in.is_empty());
-    }
-}
-
-#[test]
-fn lba_status_is_cut_at_the_allocation_length_and_its_length_field_is_not() {
-    let unit = unit();
-    let whole = lba_status(3, CAPACITY as u32 - 3);
-    for allocation in 0..=whole.len() {
-        let data = good(get_lba_status(&unit, 3, allocation as u32));
-        assert_eq!(data, whole[..allocation], "{allocation}");
-    }
-}
-
-#[test]
-fn following_lba_status_descriptors_reaches_the_end_of_a_unit_of_more_than_32_bits() {
-    let capacity = (3 << 32) + 5;
-    let unit = LogicalUnit::new(LuConfig {
-        blocks: Blocks(capacity),
-        ..config(BlockSize::B512)
-    })
-    .expect("valid");
-    let mut counts = Vec::new();
-    let mut lba = 0;
-    while lba < capacity {
-        let data = good(get_lba_status(&unit, lba, 24));
-        let count = u32::from_be_bytes(data[16..20].try_into().expect("four bytes"));
-        assert_eq!(data, lba_status(lba, count));
-        assert_ne!(count, 0, "the next question would be the same");
-        counts.push(count);
-        lba += u64::from(count);
-    }
-    assert_eq!(
-        (lba, counts),
-        (capacity, vec![u32::MAX, u32::MAX, u32::MAX, 8])
-    );
-}
-
-#[test]
-fn lba_status_follows_a_resize() {
-    let unit = unit();
-    let mut nexus = ready(&unit);
-    unit.set_capacity(Blocks(16)).expect("a capacity");
-    let cdb = "9e120000000000000008000000180000";
-    assert_eq!(sense(run(&unit, &mut nexus, cdb, &[])), (0x6, 0x2A, 0x09));
-    assert_eq!(good(run(&unit, &mut nexus, cdb, &[])), lba_status(8, 8));
-    unit.set_capacity(Blocks(8)).expect("a capacity");
-    assert_eq!(sense(run(&unit, &mut nexus, cdb, &[])), (0x6, 0x2A, 0x09));
-    assert_eq!(sense(run(&unit, &mut nexus, cdb, &[])), (0x5, 0x21, 0x00));
-}
-
 #[test]
 fn data_lengths_follow_the_cdb() {
     let lengths = |cdb: &str, block| {
@@ -363,6 +284,42 @@ fn data_lengths_follow_the_cdb() {
     assert_eq!(
         lengths("25000000000000000000", BlockSize::B512),
         (DataOutNeed::None, 8)
+    );
+    for cdb in [
+        "2e000000000100000200",
+        "2f020000000100000200",
+        "8b000000000000000001000000020000",
+    ] {
+        assert_eq!(lengths(cdb, BlockSize::B4096), (payload(8192), 0), "{cdb}");
+    }
+    assert_eq!(
+        lengths("2f060000000100000200", BlockSize::B4096),
+        (parameters(4096), 0)
+    );
+    assert_eq!(
+        lengths("89000000000000000001000000ff0000", BlockSize::B4096),
+        (payload(2 * 255 * 4096), 0)
+    );
+    for cdb in [
+        "2f000000000100000200",
+        "2f020000000100000000",
+        "2f060000000100000000",
+        "89000000000000000001000000000000",
+        "34000000000100000200",
+    ] {
+        assert_eq!(
+            lengths(cdb, BlockSize::B512),
+            (DataOutNeed::None, 0),
+            "{cdb}"
+        );
+    }
+    assert_eq!(
+        lengths("37001800000000010000", BlockSize::B512),
+        (DataOutNeed::None, 256)
+    );
+    assert_eq!(
+        lengths("4d004000000000001000", BlockSize::B512),
+        (DataOutNeed::None, 16)
     );
     assert_eq!(
         lengths("9e120000000000000001000000180000", BlockSize::B4096),

@@ -1,10 +1,13 @@
 //! Tests of the SCSI core as a server sees it: a 512-byte and a 4096-byte unit, commands as CDB bytes.
 
 mod conditions;
+mod lba_status;
 mod medium;
 mod parameters;
 mod properties;
+mod thresholds;
 mod vectors;
+mod verify;
 
 use super::*;
 
@@ -23,6 +26,18 @@ fn config(block_size: BlockSize) -> LuConfig {
 
 fn unit() -> LogicalUnit {
     LogicalUnit::new(config(BlockSize::B512)).expect("valid configuration")
+}
+
+/// [`unit`] with a threshold at 4096 sets of 2^12 blocks: 8 GiB.
+fn pool_unit() -> LogicalUnit {
+    LogicalUnit::new(LuConfig {
+        threshold: Some(Threshold {
+            exponent: 12,
+            count: 4096,
+        }),
+        ..config(BlockSize::B512)
+    })
+    .expect("valid configuration")
 }
 
 /// A nexus that has been told of the power on.

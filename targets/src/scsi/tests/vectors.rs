@@ -68,11 +68,16 @@ fn parameter_data_are_the_golden_bytes() {
         ..config(BlockSize::B4096)
     })
     .expect("valid");
+    let pool = pool_unit();
     for fields in vector_lines(RESPONSES) {
         let [name, which, cdb, expected] = fields[..] else {
             panic!("four fields in {fields:?}")
         };
-        let unit = if which == "4096" { &large } else { &small };
+        let unit = match which {
+            "4096" => &large,
+            "pool" => &pool,
+            _ => &small,
+        };
         let data = good(run(unit, &mut ready(unit), cdb, &[]));
         let actual: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(actual, expected.replace(' ', ""), "{name}");
@@ -81,6 +86,7 @@ fn parameter_data_are_the_golden_bytes() {
 
 #[test]
 fn sense_data_are_the_golden_bytes() {
+    let of = |error| Response::from(error).sense.expect("sense data");
     let cases = [
         ("opcode", Sense::INVALID_OPCODE),
         ("cdb bit", Sense::invalid_cdb_field(1, Some(7))),
@@ -91,6 +97,9 @@ fn sense_data_are_the_golden_bytes() {
             Sense::LBA_OUT_OF_RANGE.with_lba(Lba(0x12_3456_789A)),
         ),
         ("power on", UnitAttention::PowerOn.sense()),
+        ("miscompare", of(VolumeError::Miscompare(511))),
+        ("threshold", UnitAttention::ThresholdReached.sense()),
+        ("no space", of(VolumeError::NoSpace)),
     ];
     let lines: Vec<_> = vector_lines(SENSE).collect();
     assert_eq!(lines.len(), 2 * cases.len());
