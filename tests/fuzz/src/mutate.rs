@@ -24,20 +24,20 @@ pub const EDGES: [u32; 16] = [
 /// One change somewhere: a bit, a byte, a word, a gap, an insertion, a copy from elsewhere, an end.
 pub fn bytes(random: &mut Random, bytes: &mut Vec<u8>) {
     if bytes.is_empty() {
-        bytes.push(random.next() as u8);
+        bytes.push(random.number() as u8);
         return;
     }
     let at = random.below(bytes.len());
     match random.below(12) {
         0..=3 => bytes[at] ^= 1 << random.below(8),
-        4..=5 => bytes[at] = random.next() as u8,
+        4..=5 => bytes[at] = random.number() as u8,
         6 => word(random, bytes, at & !3),
         7 => {
             let end = (at + 1 + random.below(8)).min(bytes.len());
             bytes.drain(at..end);
         }
         8 => {
-            let value = random.next() as u8;
+            let value = random.number() as u8;
             let count = 1 + random.below(8);
             bytes.splice(at..at, std::iter::repeat_n(value, count));
         }
@@ -64,7 +64,7 @@ pub fn word(random: &mut Random, bytes: &mut [u8], at: usize) {
         0 => old.wrapping_add(1),
         1 => old.wrapping_sub(1),
         2 => *random.pick(&EDGES),
-        _ => random.next() as u32,
+        _ => random.number() as u32,
     };
     place.copy_from_slice(&new.to_be_bytes());
 }

@@ -40,7 +40,7 @@ impl Mutator {
     /// An input: the options, then up to 24 PDUs, each of them changed.
     pub fn input(&self, random: &mut Random, input: &mut Vec<u8>) {
         input.clear();
-        let mut options = random.next() as u8 & random.next() as u8;
+        let mut options = random.number() as u8 & random.number() as u8;
         if !self.state.is_login() || random.below(8) != 0 {
             options &= !option::REFUSE;
         }
@@ -50,7 +50,7 @@ impl Mutator {
         }
         input.push(options);
         input.push(if random.one_in(4) {
-            random.next() as u8
+            random.number() as u8
         } else {
             0
         });
@@ -107,7 +107,7 @@ impl Mutator {
         let tag = match opcode {
             0x05 => open,
             _ if random.one_in(16) => open,
-            _ => random.next() as u32 >> 1,
+            _ => random.number() as u32 >> 1,
         };
         pdu[16..20].copy_from_slice(&tag.to_be_bytes());
         let transfer = match opcode {
@@ -130,22 +130,22 @@ impl Mutator {
             }
             match random.below(24) {
                 // What hardly matters, so that the PDU goes through: ExpStatSN, and where many have reserved bytes.
-                0..=6 => input[start + 28 + random.below(4)] = random.next() as u8,
+                0..=6 => input[start + 28 + random.below(4)] = random.number() as u8,
                 7..=8 => input[start + 36 + random.below(12)] ^= 1 << random.below(8),
-                9 => input[start] = *random.pick(&OPCODES) | (random.next() as u8 & 0x40),
+                9 => input[start] = *random.pick(&OPCODES) | (random.number() as u8 & 0x40),
                 10..=11 => input[start + 1] ^= 1 << random.below(8),
                 12 => input[start] ^= 0x40,
                 13..=14 => {
                     let at = start + *random.pick(&WORDS);
                     mutate::word(random, input, at);
                 }
-                15 => input[start + random.below(48)] = random.next() as u8,
+                15 => input[start + random.below(48)] = random.number() as u8,
                 16 => self.resize(random, input, start),
                 17 => {
                     input[start + 4] = if random.one_in(2) {
                         1
                     } else {
-                        random.next() as u8
+                        random.number() as u8
                     }
                 }
                 18 => {
