@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help deps build run test soak bench lint
+.PHONY: help deps build run test soak fuzz bench lint
 
 CARGO ?= cargo
 PROFILE ?= release
@@ -35,6 +35,9 @@ test: deps ## all tests, the end-to-end ones included
 
 soak: deps ## the same in their long modes: hours
 	@ATOLL_SOAK=1 scripts/test.sh
+
+fuzz: deps ## every parser under libFuzzer, 30 s each (ATOLL_FUZZ_SECONDS)
+	@scripts/fuzz.sh
 
 bench: deps ## measurements
 	$(CARGO) run --release --locked --package atoll-bench

@@ -24,6 +24,10 @@ if [ -z "${TEST_ARGS:-}" ]; then
     # What crosses cores, over every interleaving that matters: built with loom's atomics, apart from the rest.
     CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS="--cfg loom" CARGO_PROFILE_RELEASE_LTO=off \
         "$cargo" test --locked -p atoll-reactor --release --lib loom_ 2>&1 | tee -a "$log"
+    # Every parser under libFuzzer for 30 s.
+    if [ "$profile" = soak ]; then
+        scripts/fuzz.sh
+    fi
 fi
 
 # nextest: "Summary [ 1.8s] 13 tests run: 13 passed, 0 skipped"; cargo test: "test result: ok. 13 passed; 0 failed; ..."

@@ -139,14 +139,16 @@ impl Label {
     }
 }
 
-pub(crate) fn encode_mark(pool: PoolId, mark: Generation) -> Vec<u8> {
+/// The file of a mark.
+pub fn encode_mark(pool: PoolId, mark: Generation) -> Vec<u8> {
     let mut bytes = begin(MARK_MAGIC);
     bytes[16..32].copy_from_slice(&pool.0);
     bytes[32..40].copy_from_slice(&mark.get().to_le_bytes());
     seal(bytes)
 }
 
-pub(crate) fn decode_mark(bytes: &[u8], pool: PoolId, what: &str) -> Result<Generation> {
+/// `what` names the file in errors. `Corrupt`, also for the mark of another pool, or `Invalid` for a newer version.
+pub fn decode_mark(bytes: &[u8], pool: PoolId, what: &str) -> Result<Generation> {
     check(bytes, MARK_MAGIC, what)?;
     if bytes[16..32] != pool.0 {
         return Err(bad(ErrorKind::Corrupt, what, "it belongs to another pool"));

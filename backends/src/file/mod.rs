@@ -12,7 +12,7 @@ mod store;
 mod sync;
 mod sync_all;
 
-pub use format::{FORMAT_VERSION, Label, OwnerPrefix};
+pub use format::{FORMAT_VERSION, Label, OwnerPrefix, decode_mark, encode_mark};
 
 use crate::{Generation, ObjectId, ObjectSize, ObjectStore, Pool, PoolId, Properties, Result};
 use atoll_reactor::{LocalFuture, mailbox};

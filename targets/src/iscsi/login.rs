@@ -177,6 +177,12 @@ impl Login {
         }
     }
 
+    /// Bytes of memory besides its own size.
+    pub fn held_bytes(&self) -> usize {
+        let asked = self.asked.as_ref().map_or(0, |(_, text)| text.capacity());
+        self.negotiator.held_bytes() + self.assembler.held_bytes() + asked
+    }
+
     /// The results, once the login is complete.
     pub fn finish(mut self) -> (Parameters, Negotiator) {
         self.negotiator.begin_full_feature_phase();

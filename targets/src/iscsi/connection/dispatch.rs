@@ -181,6 +181,8 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             return Ok(());
         }
         data.truncate(self.parameters.max_recv_data_segment_length as usize);
+        // What is queued is counted by its length: no memory may hide behind a short echo of a long ping.
+        data.shrink_to_fit();
         let echo = NopIn {
             lun: ping.lun,
             initiator_task_tag: ping.initiator_task_tag,

@@ -2,6 +2,7 @@
 //! time in, events, output chunks and a deadline out. It reads no clock, owns no socket, runs no SCSI.
 mod data_out;
 mod dispatch;
+mod memory;
 mod negotiation;
 mod output;
 mod receive;

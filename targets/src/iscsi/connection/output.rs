@@ -44,6 +44,8 @@ impl<P: AsRef<[u8]>> Chunk<P> {
 pub(super) struct Output<P> {
     chunks: VecDeque<Chunk<P>>,
     bytes: usize,
+    /// Capacity of the owned chunks.
+    owned: usize,
     header_digest: DigestMode,
     data_digest: DigestMode,
 }
@@ -53,6 +55,7 @@ impl<P: AsRef<[u8]> + Clone> Output<P> {
         Self {
             chunks: VecDeque::new(),
             bytes: 0,
+            owned: 0,
             header_digest: DigestMode::None,
             data_digest: DigestMode::None,
         }
@@ -74,14 +77,22 @@ impl<P: AsRef<[u8]> + Clone> Output<P> {
         self.bytes
     }
 
+    /// Memory, without the payloads.
+    pub fn held_bytes(&self) -> usize {
+        self.chunks.capacity() * size_of::<Chunk<P>>() + self.owned
+    }
+
     pub fn clear(&mut self) {
         self.chunks.clear();
-        self.bytes = 0;
+        (self.bytes, self.owned) = (0, 0);
     }
 
     pub fn pop(&mut self) -> Option<Chunk<P>> {
         let chunk = self.chunks.pop_front()?;
         self.bytes -= chunk.bytes().len();
+        if let Chunk::Owned(bytes) = &chunk {
+            self.owned -= bytes.capacity();
+        }
         Some(chunk)
     }
 
@@ -146,6 +157,7 @@ impl<P: AsRef<[u8]> + Clone> Output<P> {
         }
         let length = data.len();
         self.bytes += length;
+        self.owned += data.capacity();
         self.chunks.push_back(Chunk::Owned(data));
         self.push_trailer(length, crc);
     }

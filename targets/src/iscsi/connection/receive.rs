@@ -22,6 +22,15 @@ pub(super) enum Sink {
     Task(TaskHandle, u32),
 }
 
+impl Sink {
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Discard | Self::Task(..) => 0,
+            Self::Collect(collected) => collected.capacity(),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Stage {
     Header,
@@ -31,9 +40,9 @@ enum Stage {
 
 pub(super) struct Receiver {
     stage: Stage,
-    header: Box<[u8; HEADER_LENGTH]>,
+    pub(super) header: Box<[u8; HEADER_LENGTH]>,
     filled: usize,
-    sink: Sink,
+    pub(super) sink: Sink,
     crc: Option<Crc32c>,
     trailer: [u8; TRAILER_LENGTH],
 }

@@ -122,9 +122,9 @@ impl Task {
 /// All tasks of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
-    slots: Vec<(u32, Option<Task>)>,
-    free: Vec<u32>,
-    by_tag: HashMap<InitiatorTaskTag, TaskHandle>,
+    pub(super) slots: Vec<(u32, Option<Task>)>,
+    pub(super) free: Vec<u32>,
+    pub(super) by_tag: HashMap<InitiatorTaskTag, TaskHandle>,
     immediate: u32,
 }
 

@@ -1,6 +1,6 @@
 //! Tests of the whole core: a model target that answers every event, an initiator that checks every
-//! byte it gets, replays of real initiators, mutated streams. Wire types are tested in their own files.
-mod bounded;
+//! byte it gets, replays of real initiators. Mutated streams are in `tests/fuzz`; wire types are tested in their
+//! own files.
 mod initiator;
 mod keys;
 mod logins;

@@ -60,6 +60,10 @@ impl Assembler {
         self.text.extend_from_slice(segment);
         Ok(())
     }
+    /// Bytes of memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.text.capacity()
+    }
     /// Takes what was collected and starts anew.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.text)

@@ -120,6 +120,16 @@ impl Negotiator {
         }
     }
 
+    /// Bytes of memory besides its own size.
+    pub(in crate::iscsi) fn held_bytes(&self) -> usize {
+        let names = [
+            &self.initiator_name,
+            &self.initiator_alias,
+            &self.target_name,
+        ];
+        names.into_iter().flatten().map(String::capacity).sum()
+    }
+
     /// Lets keys that may be sent again after login be sent again; results stay.
     pub fn begin_full_feature_phase(&mut self) {
         self.seen = 0;
