@@ -1,0 +1,62 @@
+# Sourced by every part of a job: telling the host, asking it, waiting. What fails ends the job.
+iqn=iqn.2026-11.io.atoll
+portal=127.0.0.1:$(cat /job/port)
+
+die() {
+    echo "FAILED: $*"
+    iscsiadm -m session -P 1 | grep -E 'Target|State'
+    dmesg | tail -n 30
+    exit 1
+}
+step() { echo "== $(cut -d ' ' -f 1 /proc/uptime) $*"; }
+
+# run COMMAND...: it has to succeed; what it says is in /tmp/said, and shown if it does not.
+run() { "$@" > /tmp/said 2>&1 < /dev/null || { cat /tmp/said; die "$*"; }; }
+
+# ends STATUS COMMAND...: it has to end with that status.
+ends() {
+    local expected=$1 status=0
+    shift
+    "$@" > /tmp/said 2>&1 < /dev/null || status=$?
+    [ $status = "$expected" ] || { cat /tmp/said; die "$*: ended with $status, not $expected"; }
+}
+
+# says PATTERN: the command before said it, all blanks being one.
+says() { tr -s ' \t' ' ' < /tmp/said | grep -qE -- "$1" || { cat /tmp/said; die "no '$1' in what was said"; }; }
+
+equal() { [ "$1" = "$2" ] || die "$3: $1, not $2"; }
+
+# until_true SECONDS COMMAND...
+until_true() {
+    local tries=$(($1 * 10))
+    shift
+    until "$@"; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || die "never came true: $*"
+        sleep 0.1
+    done
+}
+
+# ask WORD...: the host does it; what it answers is in $answer.
+ask() {
+    echo "@ask $*"
+    read -r answer
+}
+
+# size_is DEVICE BYTES
+size_is() { [ "$(blockdev --getsize64 "$1")" = "$2" ]; }
+
+# kernel_said COUNT PATTERN: at least so often since its start.
+kernel_said() { [ "$(dmesg | grep -c -- "$2")" -ge "$1" ]; }
+
+# disk_of EXPORT: the disk that its session has, as $disk; none is a failure.
+disk_of() {
+    local session name
+    for session in /sys/class/iscsi_session/session*; do
+        [ "$(cat "$session/targetname")" = "$iqn:$1" ] || continue
+        for name in "$session"/device/target*/*/block/*; do
+            [ ! -e "$name" ] || disk=/dev/${name##*/}
+        done
+    done
+    [ -b "$disk" ]
+}
