@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use atoll_e2e::daemon::{IQN, fsck};
-use atoll_e2e::guest::{Image, Said};
-use atoll_e2e::{Daemon, Options, Scratch};
+use atoll_e2e::guest::{Image, Job, Said};
+use atoll_e2e::{Daemon, Options, Scratch, soak};
 use serde_json::Value;
 
 /// Where the guest is made: with what is kept over clones where there is such a place, else with what cargo makes.
@@ -41,7 +41,6 @@ fn the_kernels_initiator_is_served_and_recovers_when_the_daemon_is_killed_or_sto
     let Some(image) = image() else { return };
     let scratch = Scratch::new();
     let mut daemon = Daemon::start(Options::in_dir(scratch.path()));
-    let portal = daemon.iscsi();
     daemon.export_new("ext", "512M", &[]);
     daemon.export_new("xfs", "512M", &["--block-size", "4096"]);
     daemon.export_new("disk", "128M", &[]);
@@ -52,7 +51,12 @@ fn the_kernels_initiator_is_served_and_recovers_when_the_daemon_is_killed_or_sto
     let disk = ["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"];
 
     let started = Instant::now();
-    let mut guest = image.boot("initiator", portal.port(), scratch.path(), &disk);
+    let job = Job {
+        name: "initiator",
+        port: daemon.iscsi().port(),
+        rounds: if soak() { 50 } else { 1 },
+    };
+    let mut guest = image.boot(&job, scratch.path(), &disk);
     let status = loop {
         match guest.next() {
             Some(Said::Ask(words)) => {
@@ -77,19 +81,14 @@ fn the_kernels_initiator_is_served_and_recovers_when_the_daemon_is_killed_or_sto
 /// Does what the guest asked for, and answers.
 fn do_for(daemon: Daemon, words: &[&str]) -> (Daemon, String) {
     // The guest knows only this address.
-    let again = |options: Options, portal: std::net::SocketAddr| {
-        Daemon::start(Options {
-            iscsi: portal.to_string(),
-            ..options
-        })
-    };
-    let portal = daemon.iscsi();
+    let iscsi = daemon.iscsi().to_string();
+    let again = |options: Options| Daemon::start(Options { iscsi, ..options });
     match words {
-        ["kill"] => (again(daemon.kill(), portal), "done".into()),
+        ["kill"] => (again(daemon.kill()), "done".into()),
         ["stop"] => {
             let (options, status) = daemon.stop();
             assert!(status.success(), "{status}");
-            (again(options, portal), "done".into())
+            (again(options), "done".into())
         }
         ["resize", volume, size] => {
             daemon.run(&["volume", "resize", volume, size]);

@@ -1,4 +1,6 @@
 # Sourced by every part of a job: telling the host, asking it, waiting. What fails ends the job.
+set -eu
+trap 'status=$?; [ $status = 0 ] || echo "FAILED: ended with $status"' EXIT
 iqn=iqn.2026-11.io.atoll
 portal=127.0.0.1:$(cat /job/port)
 
@@ -6,9 +8,14 @@ die() {
     echo "FAILED: $*"
     iscsiadm -m session -P 1 | grep -E 'Target|State'
     dmesg | tail -n 30
+    trap - EXIT
     exit 1
 }
-step() { echo "== $(cut -d ' ' -f 1 /proc/uptime) $*"; }
+step() {
+    local uptime rest
+    read -r uptime rest < /proc/uptime
+    echo "== $uptime $*"
+}
 
 # run COMMAND...: it has to succeed; what it says is in /tmp/said, and shown if it does not.
 run() { "$@" > /tmp/said 2>&1 < /dev/null || { cat /tmp/said; die "$*"; }; }
@@ -21,8 +28,18 @@ ends() {
     [ $status = "$expected" ] || { cat /tmp/said; die "$*: ended with $status, not $expected"; }
 }
 
-# says PATTERN: the command before said it, all blanks being one.
-says() { tr -s ' \t' ' ' < /tmp/said | grep -qE -- "$1" || { cat /tmp/said; die "no '$1' in what was said"; }; }
+# says PATTERN...: the command before said each of them, all blanks and ends of lines being one blank.
+says() {
+    local said pattern
+    said=" $(tr -s ' \t\n' ' ' < /tmp/said) "
+    for pattern; do
+        # shellcheck disable=SC2254  # a pattern
+        case $said in
+            *$pattern*) ;;
+            *) cat /tmp/said; die "no '$pattern' in what was said" ;;
+        esac
+    done
+}
 
 equal() { [ "$1" = "$2" ] || die "$3: $1, not $2"; }
 
@@ -32,7 +49,7 @@ until_true() {
     shift
     until "$@"; do
         tries=$((tries - 1))
-        [ $tries -gt 0 ] || die "never came true: $*"
+        [ $tries -gt 0 ] || die "not in time: $*"
         sleep 0.1
     done
 }
@@ -52,6 +69,7 @@ kernel_said() { [ "$(dmesg | grep -c -- "$2")" -ge "$1" ]; }
 # disk_of EXPORT: the disk that its session has, as $disk; none is a failure.
 disk_of() {
     local session name
+    disk=''
     for session in /sys/class/iscsi_session/session*; do
         [ "$(cat "$session/targetname")" = "$iqn:$1" ] || continue
         for name in "$session"/device/target*/*/block/*; do

@@ -12,7 +12,8 @@ filesystem() {
     run mount -t $kind "$dev" /mnt
     mkdir /mnt/many
     for file in 1 2 3 4 5 6 7 8; do head -c $((file * 3333)) /dev/urandom > /mnt/many/$file; done
-    run dd if=/dev/urandom of=/mnt/big bs=1M count=16
+    [ -e /tmp/random ] || run dd if=/dev/urandom of=/tmp/random bs=1M count=12
+    run cp /tmp/random /mnt/big
     sums=$(cd /mnt && sha256sum big many/*)
     [ -n "$sums" ] || die "no checksums"
     run umount /mnt
@@ -28,7 +29,7 @@ filesystem() {
     run fstrim -v /mnt
     says 'trimmed'
     used_by "$dev" "$export"
-    [ $((before - answer)) -ge $((8 << 20)) ] || die "fstrim gave back $((before - answer)) bytes of 16 MiB"
+    [ $((before - answer)) -ge $((4 << 20)) ] || die "fstrim gave back $((before - answer)) bytes of 12 MiB"
     run umount /mnt
     echo 3 > /proc/sys/vm/drop_caches
     run mount -t $kind "$dev" /mnt
@@ -61,10 +62,9 @@ resizes() {
     ask resize xfs $((size * 3 / 2))
     # One is told with a command of the kernel's own, the other with one that asks for it.
     run dd if="$ext" of=/dev/null iflag=direct bs=4k count=1
-    kernel_said 1 "\[${ext#/dev/}\].*Capacity data has changed\|Capacity data has changed" || die "the kernel was not told"
+    kernel_said 1 'Capacity data has changed' || die "the kernel was not told"
     run sg_requests "$xfs"
-    says 'Unit Attention'
-    says 'Capacity data has changed'
+    says ' Unit Attention ' ' Capacity data has changed '
     run iscsiadm -m session --rescan
     until_true 10 size_is "$ext" $((size * 3 / 2))
     until_true 10 size_is "$xfs" $((size * 3 / 2))

@@ -34,10 +34,9 @@ impl Image {
         Err(format!("{}\n{said}", output.status))
     }
 
-    /// Boots it, with a job out of `tests/guest/jobs`; `port` of the guest's 127.0.0.1 is the host's. Files go to
-    /// `scratch`. `arguments` are QEMU's, such as further disks.
-    pub fn boot(&self, job: &str, port: u16, scratch: &Path, arguments: &[&str]) -> Guest {
-        let initrd = self.with_job(job, port, scratch);
+    /// Boots it, with a job. Files go to `scratch`. `arguments` are QEMU's, such as disks.
+    pub fn boot(&self, job: &Job<'_>, scratch: &Path, arguments: &[&str]) -> Guest {
+        let initrd = self.with_job(job, scratch);
         for boot in 1..=BOOTS {
             let mut guest = self.start(&initrd, scratch, arguments);
             match guest.next() {
@@ -49,7 +48,7 @@ impl Image {
     }
 
     /// The initramfs followed by a second archive, which has init, job and parameters.
-    fn with_job(&self, job: &str, port: u16, scratch: &Path) -> PathBuf {
+    fn with_job(&self, job: &Job<'_>, scratch: &Path) -> PathBuf {
         let files = scratch.join("guest");
         let jobs = files.join("job");
         fs::create_dir_all(&jobs).expect("a directory");
@@ -58,8 +57,9 @@ impl Image {
             let path = entry.expect("a job").path();
             fs::copy(&path, jobs.join(path.file_name().expect("named"))).expect("a job");
         }
-        fs::write(jobs.join("name"), format!("{job}\n")).expect("write");
-        fs::write(jobs.join("port"), format!("{port}\n")).expect("write");
+        fs::write(jobs.join("name"), format!("{}\n", job.name)).expect("write");
+        fs::write(jobs.join("port"), format!("{}\n", job.port)).expect("write");
+        fs::write(jobs.join("rounds"), format!("{}\n", job.rounds)).expect("write");
         let initrd = scratch.join("initrd");
         let mut archive = process::command("sh");
         archive.args([
@@ -79,7 +79,8 @@ impl Image {
         qemu.args(["-smp", "2", "-m", &MEMORY_MIB.to_string()]);
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
         qemu.args(["-display", "none"]);
-        qemu.arg("-serial").arg(format!("file:{}", console.display()));
+        qemu.arg("-serial")
+            .arg(format!("file:{}", console.display()));
         qemu.args(["-chardev", "stdio,id=job,signal=off"]);
         qemu.args(["-serial", "chardev:job"]);
         qemu.args(["-netdev", "user,id=net,ipv6=off"]);
@@ -104,6 +105,16 @@ impl Image {
             files: scratch.into(),
         }
     }
+}
+
+/// What a guest is to do.
+pub struct Job<'a> {
+    /// A file of `tests/guest/jobs`, without its ending.
+    pub name: &'a str,
+    /// The guest's 127.0.0.1 is the host's for this port.
+    pub port: u16,
+    /// How often it repeats what there is to repeat.
+    pub rounds: u32,
 }
 
 /// What a job says to the host.
