@@ -30,13 +30,15 @@ blocks_of() { head -c $(($1 * bs)) "$2"; }
 
 # has LBA FILE: the blocks from LBA on are the file's.
 has() {
-    local count=$(($(stat -c %s "$2") / bs))
-    dd if="$dev" iflag=direct bs="$bs" skip="$1" count=$count 2>/dev/null | cmp -s - "$2" || die "LBA $1: not $2"
+    local size
+    size=$(stat -c %s "$2")
+    dd if="$dev" iflag=direct,skip_bytes bs="$size" skip=$(($1 * bs)) count=1 2>/dev/null | cmp -s - "$2" ||
+        die "LBA $1: not $2"
 }
 
 # put LBA FILE: written by the kernel, and there.
 put() {
-    run dd if="$2" of="$dev" oflag=direct bs="$bs" seek="$1" conv=notrunc
+    run dd if="$2" of="$dev" oflag=direct,seek_bytes bs="$(stat -c %s "$2")" seek=$(($1 * bs)) conv=notrunc
     has "$1" "$2"
 }
 
@@ -117,7 +119,7 @@ writing_and_verifying() {
 }
 
 writing_same() {
-    local at=$((3 * OBJECT / bs - 3)) # over the end of an object
+    local at=$((3 * OBJECT / bs - 3)) width # over the end of an object
     for width in --10 --16; do
         put $at data
         run sg_write_same $width --lba=$at --num=16 --in=one --xferlen="$bs" "$dev"
@@ -173,7 +175,7 @@ comparing_and_writing() {
     has $at other
     ends $MISCOMPARE sg_compare_and_write --quiet --in=both --lba=$at --num=16 --xferlen=$((32 * bs)) "$dev"
     has $at other
-    # As many as the unit says it takes, and one more.
+    # As many as the CDB can name.
     blocks_of 255 /dev/urandom > old
     blocks_of 255 /dev/urandom > new
     put $at old

@@ -2,11 +2,13 @@
 
 enough=/tmp/enough failed=/tmp/failed
 
-# load NAME DEVICE FIO-OPTION...: rounds of random writes that are read back and compared, until there was enough.
+# load NAME DEVICE FIO-OPTION...: rounds of random writes to blocks that were discarded, so that the map changes with
+# them, each read back and compared, until there was enough.
 load() {
     local name=$1 dev=$2
     shift 2
     while [ ! -e $enough ] && [ ! -e $failed ]; do
+        blkdiscard --length $((8 << 20)) "$dev" || echo "$name" >> $failed
         fio --name="$name" --filename="$dev" --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --rwmixread=30 \
             --bsrange=4k-64k --size=8M --verify=crc32c --verify_fatal=1 --verify_backlog=32 \
             --randrepeat=0 "$@" > "/tmp/fio.$name" 2>&1 < /dev/null || echo "$name" >> $failed
