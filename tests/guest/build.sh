@@ -12,11 +12,11 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 suite=trixie        # newer than what this is built on: kernel 6.12, sg3_utils 1.48, QEMU 10
 kernel=linux-image-cloud-amd64
-packages=(qemu-system-x86 libiscsi7 zstd busybox-static open-iscsi sg3-utils fio e2fsprogs xfsprogs nftables util-linux)
-programs=(iscsid iscsiadm fio mke2fs e2fsck mkfs.xfs xfs_repair nft blkdiscard fstrim
+packages=(qemu-system-x86 libiscsi7 zstd busybox-static open-iscsi sg3-utils fio e2fsprogs xfsprogs nftables)
+programs=(iscsid iscsiadm fio mke2fs e2fsck mkfs.xfs xfs_repair nft resize2fs xfs_growfs
           sg_inq sg_vpd sg_luns sg_turs sg_readcap sg_opcodes sg_modes sg_logs sg_requests sg_raw sg_dd
           sg_verify sg_write_verify sg_compare_and_write sg_get_lba_status sg_write_same sg_write_x sg_unmap
-          sg_sync sg_reset sg_start sg_seek xfs_growfs resize2fs)
+          sg_sync sg_reset sg_start sg_seek)
 modules=(virtio_pci virtio_net virtio_blk sd_mod sg iscsi_tcp ext4 xfs crc32c_generic crc32c_intel
          nf_tables nft_chain_nat nft_nat nft_masq)
 

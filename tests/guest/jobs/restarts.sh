@@ -8,7 +8,7 @@ load() {
     local name=$1 dev=$2
     shift 2
     while [ ! -e $enough ] && [ ! -e $failed ]; do
-        blkdiscard --length $((8 << 20)) "$dev" || echo "$name" >> $failed
+        blkdiscard -l $((8 << 20)) "$dev" || echo "$name" >> $failed
         fio --name="$name" --filename="$dev" --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --rwmixread=30 \
             --bsrange=4k-64k --size=8M --verify=crc32c --verify_fatal=1 --verify_backlog=32 \
             --randrepeat=0 "$@" > "/tmp/fio.$name" 2>&1 < /dev/null || echo "$name" >> $failed
