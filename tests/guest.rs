@@ -12,7 +12,6 @@ use std::time::Instant;
 use atoll_e2e::daemon::{IQN, fsck};
 use atoll_e2e::guest::{Image, Job, Said};
 use atoll_e2e::{Daemon, Options, Scratch, soak};
-use serde_json::Value;
 
 /// Where the guest is made: with what is kept over clones where there is such a place, else with what cargo makes.
 fn image_dir() -> PathBuf {
@@ -102,7 +101,7 @@ fn do_for(daemon: Daemon, words: &[&str]) -> (Daemon, String) {
             let exports = daemon.json(&["export", "list"]);
             let target = format!("{IQN}:{export}");
             let mut exports = exports.as_array().expect("a list").iter();
-            let found = exports.find(|export| export["target"] == Value::from(target.as_str()));
+            let found = exports.find(|export| export["target"] == target.as_str());
             let sessions = found.expect("the export")["sessions"].to_string();
             (daemon, sessions)
         }
