@@ -25,34 +25,16 @@ if [ -e "$dir/complete" ]; then
     exit 0
 fi
 
+# shellcheck source=tests/scripts/debian.sh
+. "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
 # shellcheck disable=SC1091
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-# shellcheck disable=SC2016  # apt expands $(SITE)
-mirror=$(apt-get indextargets --format '$(SITE)' | sed -n 's|/debian/*$||p' | head -n 1)
-[ -n "$mirror" ] || { echo "$0: no Debian mirror in this machine's apt sources" >&2; exit 1; }
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-
-rm -rf "$dir/apt" "$dir/root" "$dir/bin"
-mkdir -p "$dir"/apt/{lists,debs}/partial "$dir"/root/usr/{bin,sbin,lib,lib64} "$dir/bin"
-echo "deb [signed-by=$keyring] $mirror/debian $suite main" > "$dir/apt/sources.list"
-: > "$dir/apt/status"                       # nothing counts as installed: apt names the whole closure
-apt=(-qq -o "Dir::Etc::sourcelist=$dir/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
-     -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null
-     -o "Dir::State::lists=$dir/apt/lists" -o "Dir::State::status=$dir/apt/status"
-     -o "Dir::Cache::archives=$dir/apt/debs" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
-     -o APT::Sandbox::User= -o Debug::NoLocking=1)
-{
-    apt-get "${apt[@]}" update
-    # The modules' package alone: its dependencies are those of RBD, Gluster, SSH..., which stay unused.
-    apt-get "${apt[@]}" install -y --download-only --no-install-recommends qemu-utils libiscsi7
-    (cd "$dir/apt/debs" && apt-get "${apt[@]}" download qemu-block-extra)
-} >&2
-
-ln -s usr/bin usr/sbin usr/lib usr/lib64 "$dir/root"
-for deb in "$dir"/apt/debs/*.deb; do
-    dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink --no-same-owner -C "$dir/root" \
-        --exclude='./usr/share' --exclude='./var'
-done
+debian_begin "$dir" "$(. /etc/os-release && echo "$VERSION_CODENAME")"
+debian_fetch qemu-utils libiscsi7
+# The modules' package alone: its dependencies are those of RBD, Gluster, SSH..., which stay unused.
+debian_fetch_alone qemu-block-extra
+rm -rf "$dir/bin"
+mkdir "$dir/bin"
+debian_unpack "$dir/root" --exclude='./usr/share' --exclude='./var'
 rm -rf "$dir/apt"
 
 for program in qemu-img qemu-io; do

@@ -7,6 +7,7 @@
 )]
 
 pub mod daemon;
+pub mod guest;
 pub mod initiator;
 pub mod powerfs;
 pub mod process;
