@@ -1,14 +1,21 @@
 //! Awaiting several futures at once.
 
 use atoll_reactor::LocalFuture;
-use std::future::Future;
+use smallvec::SmallVec;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
+/// What an aligned request is cut into at most, besides by objects: a few need no heap.
+const FEW: usize = 4;
+
 /// Awaits all, in any order; outputs in the order of the futures.
-pub(crate) async fn join_all<T>(mut futures: Vec<LocalFuture<'_, T>>) -> Vec<T> {
-    let mut outputs: Vec<Option<T>> = futures.iter().map(|_| None).collect();
-    std::future::poll_fn(move |cx| {
+pub(crate) async fn join_all<'a, T>(
+    futures: impl IntoIterator<Item = LocalFuture<'a, T>>,
+) -> SmallVec<[T; FEW]> {
+    let mut futures: SmallVec<[LocalFuture<'a, T>; FEW]> = futures.into_iter().collect();
+    let mut outputs: SmallVec<[Option<T>; FEW]> = futures.iter().map(|_| None).collect();
+    poll_fn(|cx| {
         let mut pending = false;
         for (future, output) in futures.iter_mut().zip(&mut outputs) {
             if output.is_none() {
@@ -20,8 +27,9 @@ pub(crate) async fn join_all<T>(mut futures: Vec<LocalFuture<'_, T>>) -> Vec<T> 
         }
         match pending {
             true => Poll::Pending,
-            false => Poll::Ready(outputs.drain(..).flatten().collect()),
+            false => Poll::Ready(()),
         }
     })
-    .await
+    .await;
+    outputs.into_iter().flatten().collect()
 }

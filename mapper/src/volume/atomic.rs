@@ -228,7 +228,7 @@ impl Volume {
                 Ok::<(), Error>(())
             })
         });
-        let outcomes = join_all(writes.collect()).await;
+        let outcomes = join_all(writes).await;
         outcomes.into_iter().collect()
     }
 }

@@ -80,14 +80,13 @@ impl Volume {
             return Ok(segments);
         };
         // Over several objects: all at once.
-        let all: Vec<Piece> = [first, second].into_iter().chain(parts).collect();
-        let reads = all.iter().map(|piece| {
+        let reads = [first, second].into_iter().chain(parts).map(|piece| {
             LocalFuture::new(async move {
                 let mut own = Segments::new();
-                self.read_piece(piece, &mut own).await.map(|()| own)
+                self.read_piece(&piece, &mut own).await.map(|()| own)
             })
         });
-        for own in join_all(reads.collect()).await {
+        for own in join_all(reads).await {
             segments.extend(own?);
         }
         Ok(segments)
@@ -172,12 +171,10 @@ impl Volume {
                 volume.check_fault()?;
                 let all = pieces(offset, data.len() as u64, volume.pool.object_size)
                     .flat_map(|piece| piece.split());
-                let writes: Vec<_> = all
-                    .map(|piece| {
-                        let part = data.slice(piece.at..piece.at + piece.len());
-                        LocalFuture::new(volume.write_piece(piece, part, &lease))
-                    })
-                    .collect();
+                let writes = all.map(|piece| {
+                    let part = data.slice(piece.at..piece.at + piece.len());
+                    LocalFuture::new(volume.write_piece(piece, part, &lease))
+                });
                 for outcome in join_all(writes).await {
                     outcome?;
                 }

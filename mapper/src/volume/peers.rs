@@ -98,7 +98,7 @@ impl Peers {
                 ask(&core, move || outpost::until_off(id, index, blocks)).await
             })
         });
-        join_all(asked.collect()).await.into_iter().collect()
+        join_all(asked).await.into_iter().collect()
     }
 
     /// Other cores forget the volume; it is closed.
@@ -202,7 +202,7 @@ impl Volume {
                 ask(&core, move || outpost::hold_back(id, number, deadline)).await
             })
         });
-        let closed = timeout_at(deadline, join_all(closings.collect())).await;
+        let closed = timeout_at(deadline, join_all(closings)).await;
         match closed {
             Ok(outcomes) if outcomes.iter().all(|outcome| outcome.is_ok()) => Ok(fence),
             _ => Err(self.busy()),

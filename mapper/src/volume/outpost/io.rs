@@ -53,7 +53,7 @@ impl Outpost {
                 .chain(parts)
                 .map(|piece| LocalFuture::new(outpost.read_piece(offset, piece, lease)));
             let mut segments = Segments::new();
-            for part in join_all(reads.collect()).await {
+            for part in join_all(reads).await {
                 segments.extend(part?);
             }
             Ok(segments)
@@ -119,7 +119,7 @@ impl Outpost {
                     let writes = [first, second].into_iter().chain(parts).map(|piece| {
                         LocalFuture::new(outpost.write_piece(offset, piece, data, lease))
                     });
-                    for outcome in join_all(writes.collect()).await {
+                    for outcome in join_all(writes).await {
                         outcome?;
                     }
                 }
