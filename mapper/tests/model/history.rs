@@ -2,7 +2,7 @@
 //! ranges, with flushes, resizes, creations and deletions between.
 
 use crate::client::Client;
-use crate::oracle::{Marks, SECTOR, Stamp, VolumeModel, fill};
+use crate::oracle::{Moment, SECTOR, Stamp, VolumeModel, fill};
 use crate::world::{OBJECT_SIZE, SharedRef};
 use atoll_backends::chaos::{Fault, Op};
 use atoll_backends::{ChaosHandle, ErrorKind as StoreError, ObjectSize, Pool, PoolId};
@@ -104,7 +104,6 @@ pub async fn life(
         match chance {
             0..50 => life.create().await,
             50..80 => life.delete().await,
-            80..160 => life.resize().await,
             160..163 => {
                 life.heal();
                 if life.stop().await {
@@ -241,11 +240,11 @@ impl Life {
                 .expect("what is there is readable");
             let mut shared = self.shared.borrow_mut();
             let model = shared.volumes.get_mut(volume).expect("known");
-            let marks = model.read_begins(*first, run as u64);
+            let begun = model.read_begins();
             for (sector, bytes) in rest[..run].iter().zip(data.chunks(SECTOR as usize)) {
                 match crashed {
                     true => model.settle(*sector, bytes),
-                    false => model.check(&marks, *sector, bytes),
+                    false => model.check(begun, *sector, bytes),
                 }
             }
             shared.progress.verified += run as u64;
@@ -298,27 +297,28 @@ impl Life {
         self.count(|progress| progress.deleted += 1);
     }
 
-    async fn resize(&self) {
-        let Some(volume) = self.pick() else { return };
+    async fn resize(&self, volume: &str) {
         let size = self.random(MIN_VOLUME / 4096..MAX_VOLUME / 4096) * 4096;
-        self.with(&volume, |model| match size < model.size() {
-            true => model.shrink_begins(size),
-            false => model.sizes.push(size),
+        let shrinking = self.with(volume, |model| match size < model.size() {
+            true => Some(model.shrink_begins(size)),
+            false => {
+                model.sizes.push(size);
+                None
+            }
         });
-        match self.mapper.resize_volume(name(&volume), size).await {
-            Ok(_) => self.with(&volume, |model| model.size_is(size)),
+        match self.mapper.resize_volume(name(volume), size).await {
+            Ok(_) => self.with(volume, |model| model.size_is(size)),
             Err(error) => {
                 self.expect_fault(&error, None).await;
-                let info = self
-                    .mapper
-                    .volume(name(&volume))
-                    .await
-                    .expect("it is there");
-                self.with(&volume, |model| {
+                let info = self.mapper.volume(name(volume)).await.expect("it is there");
+                self.with(volume, |model| {
                     // Refused, or failed on its way: the size tells.
                     let before = model.size();
                     model.sizes = vec![before];
                     assert_eq!(info.row.size, before);
+                    if let Some(begun) = shrinking {
+                        model.fail(&begun);
+                    }
                 });
             }
         }
@@ -345,7 +345,7 @@ impl Life {
 
     /// True if the stop was clean.
     async fn stop(&self) -> bool {
-        let marks: Vec<(String, Marks)> = self
+        let begun: Vec<(String, Moment)> = self
             .names()
             .into_iter()
             .map(|volume| {
@@ -357,8 +357,8 @@ impl Life {
             .collect();
         match self.mapper.stop().await {
             Ok(()) => {
-                for (volume, marks) in marks {
-                    self.with(&volume, |model| model.flush_ends(&marks));
+                for (volume, begun) in begun {
+                    self.with(&volume, |model| model.flush_ends(begun));
                 }
                 self.shared.borrow_mut().stopped = true;
                 true
@@ -372,7 +372,7 @@ impl Life {
         }
     }
 
-    /// Some operations at once on one volume, on disjoint sectors.
+    /// Some operations at once on one volume, which may overlap, and now and then a resize among them.
     async fn round(&self) {
         let Some(volume) = self.pick() else { return };
         let handle = self
@@ -386,7 +386,6 @@ impl Life {
         let near = self.random(0..2) == 0;
         let spread = if near { 512.min(sectors) } else { sectors };
         let base = self.random(0..sectors - spread + 1);
-        let mut taken: Vec<std::ops::Range<u64>> = Vec::new();
         let mut tasks: Vec<JoinHandle<()>> = Vec::new();
         for _ in 0..parallel {
             let longest = match self.random(0..10) {
@@ -400,18 +399,23 @@ impl Life {
                 (first, count) = (first / 8 * 8, count.next_multiple_of(8));
             }
             count = count.min(sectors - first);
-            let range = first..first + count;
-            if taken
-                .iter()
-                .any(|other| other.start < range.end && range.start < other.end)
-            {
-                continue;
-            }
-            taken.push(range);
             tasks.push(self.operation(&volume, &handle, first, count));
+        }
+        if self.random(0..8) == 0 {
+            let (life, volume) = (self.again(), volume.clone());
+            tasks.push(spawn(async move { life.resize(&volume).await }));
         }
         for task in tasks {
             task.await;
+        }
+        self.with(&volume, VolumeModel::tidy);
+    }
+
+    fn again(&self) -> Life {
+        Life {
+            mapper: self.mapper.clone(),
+            shared: self.shared.clone(),
+            chaos: self.chaos.clone(),
         }
     }
 
@@ -428,11 +432,7 @@ impl Life {
             handle: handle.clone(),
             core,
         };
-        let life = Life {
-            mapper: self.mapper.clone(),
-            shared: self.shared.clone(),
-            chaos: self.chaos.clone(),
-        };
+        let life = self.again();
         let volume = volume.to_string();
         let chance = self.random(0..100);
         spawn(async move {
@@ -454,7 +454,7 @@ impl Life {
     }
 
     async fn write(&self, volume: &str, handle: &Client, first: u64, count: u64, fua: bool) {
-        let (marks, data) = {
+        let (begun, data) = {
             let mut shared = self.shared.borrow_mut();
             let stamp: Stamp = shared.next_stamp;
             shared.next_stamp += 1;
@@ -463,19 +463,21 @@ impl Life {
             for (sector, bytes) in (first..).zip(data.chunks_mut(SECTOR as usize)) {
                 fill(model.id, sector, stamp, bytes);
             }
-            let stamps = std::iter::repeat_n(stamp, count as usize);
-            (model.submit(first, stamps), data.freeze())
+            (model.submit(first, count, stamp), data.freeze())
         };
         match handle.write(first * SECTOR, data, fua).await {
-            Ok(()) => self.with(volume, |model| model.acknowledge(&marks, fua)),
-            Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
+            Ok(()) => self.with(volume, |model| model.acknowledge(&begun, fua)),
+            Err(error) => {
+                self.expect_failure(&error, volume, handle, first + count)
+                    .await;
+                self.with(volume, |model| model.fail(&begun));
+            }
         }
         self.count(|progress| progress.writes += 1);
     }
 
     async fn zero(&self, volume: &str, handle: &Client, first: u64, count: u64, unmap: bool) {
-        let stamps = std::iter::repeat_n(0, count as usize);
-        let marks = self.with(volume, |model| model.submit(first, stamps));
+        let begun = self.with(volume, |model| model.submit(first, count, 0));
         let outcome = match unmap {
             true => handle.unmap(first * SECTOR, count * SECTOR).await,
             false => {
@@ -486,32 +488,54 @@ impl Life {
             }
         };
         match outcome {
-            Ok(()) => self.with(volume, |model| model.acknowledge(&marks, false)),
-            Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
+            Ok(()) => self.with(volume, |model| model.acknowledge(&begun, false)),
+            Err(error) => {
+                self.expect_failure(&error, volume, handle, first + count)
+                    .await;
+                self.with(volume, |model| model.fail(&begun));
+            }
         }
         self.count(|progress| progress.unmaps += 1);
     }
 
     async fn flush(&self, volume: &str, handle: &Client) {
-        let marks = self.with(volume, |model| model.flush_begins());
+        let begun = self.with(volume, VolumeModel::flush_begins);
         match handle.flush().await {
-            Ok(()) => self.with(volume, |model| model.flush_ends(&marks)),
+            Ok(()) => self.with(volume, |model| model.flush_ends(begun)),
             Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
         }
         self.count(|progress| progress.flushes += 1);
     }
 
     async fn read(&self, volume: &str, handle: &Client, first: u64, count: u64) {
-        let marks = self.with(volume, |model| model.read_begins(first, count));
+        let begun = self.with(volume, VolumeModel::read_begins);
         match read(handle, first, count).await {
             Ok(data) => self.with(volume, |model| {
                 for (sector, bytes) in (first..).zip(data.chunks(SECTOR as usize)) {
-                    model.check(&marks, sector, bytes);
+                    model.check(begun, sector, bytes);
                 }
             }),
-            Err(error) => self.expect_fault(&error, Some(&handle.handle)).await,
+            Err(error) => {
+                self.expect_failure(&error, volume, handle, first + count)
+                    .await
+            }
         }
         self.count(|_| {});
+    }
+
+    /// An operation up to sector `end` has failed: by an injected fault, or because a shrink cut it off.
+    async fn expect_failure(
+        &self,
+        error: &atoll_mapper::Error,
+        volume: &str,
+        handle: &Client,
+        end: u64,
+    ) {
+        let smallest = self.with(volume, |model| model.sizes.iter().min().copied());
+        match error.kind() {
+            ErrorKind::OutOfRange if smallest.is_some_and(|size| size < end * SECTOR) => {}
+            _ => self.expect_fault(error, Some(&handle.handle)).await,
+        }
     }
 }
 

@@ -26,28 +26,88 @@ pub fn fill(volume: u64, sector: u64, stamp: Stamp, out: &mut [u8]) {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Sector {
-    /// Values in the order of their submission.
-    versions: Vec<Stamp>,
-    /// The oldest that a read may show now.
-    now: usize,
-    /// The oldest that may show after a power loss.
-    durable: usize,
+/// A place in the order of what the history has seen begin and end.
+pub type Moment = u64;
+
+const NEVER: Moment = Moment::MAX;
+
+/// A value that a sector was told to hold. It takes effect at one moment between its beginning and
+/// its end, if it was acknowledged; else then or never.
+#[derive(Clone, Copy, Debug)]
+struct Version {
+    stamp: Stamp,
+    begun: Moment,
+    /// It takes no effect later.
+    over: Moment,
+    acknowledged: Moment,
+    durable: bool,
 }
 
-impl Default for Sector {
-    fn default() -> Sector {
-        Sector {
-            versions: vec![0],
-            now: 0,
-            durable: 0,
+impl Version {
+    fn begun(stamp: Stamp, begun: Moment) -> Version {
+        Version {
+            stamp,
+            begun,
+            over: NEVER,
+            acknowledged: NEVER,
+            durable: false,
+        }
+    }
+
+    fn settled(stamp: Stamp, at: Moment) -> Version {
+        Version {
+            stamp,
+            begun: at,
+            over: at,
+            acknowledged: at,
+            durable: true,
         }
     }
 }
 
-/// Positions in sectors' versions, taken when an operation begins.
-pub type Marks = BTreeMap<u64, usize>;
+/// In the order of their beginnings; never none.
+#[derive(Clone, Debug)]
+struct Sector(Vec<Version>);
+
+impl Default for Sector {
+    fn default() -> Sector {
+        Sector(vec![Version::settled(0, 0)])
+    }
+}
+
+impl Sector {
+    /// Those that none of `replacing` has replaced: one that began after their end.
+    fn without(&self, replacing: impl Fn(&Version) -> bool) -> Vec<Stamp> {
+        let newest = self.0.iter().filter(|v| replacing(v)).map(|v| v.begun);
+        let newest = newest.max().unwrap_or(0);
+        let left = self.0.iter().filter(|version| version.over >= newest);
+        left.map(|version| version.stamp).collect()
+    }
+
+    /// What a read may show that began at a moment.
+    fn visible(&self, begun: Moment) -> Vec<Stamp> {
+        self.without(|version| version.acknowledged <= begun)
+    }
+
+    /// What may be there after a power loss.
+    fn kept(&self) -> Vec<Stamp> {
+        self.without(|version| version.durable)
+    }
+
+    /// Drops what neither a read that begins now nor a power loss brings back.
+    fn tidy(&mut self) {
+        let durable = self.0.iter().filter(|version| version.durable);
+        let newest = durable.map(|version| version.begun).max().unwrap_or(0);
+        self.0.retain(|version| version.over >= newest);
+    }
+}
+
+/// An operation that was begun on a range of sectors.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    at: Moment,
+    sectors: std::ops::Range<u64>,
+}
 
 /// A volume as it should be.
 #[derive(Clone, Debug)]
@@ -59,6 +119,7 @@ pub struct VolumeModel {
     /// May not exist: a creation was cut by a crash, or a deletion (which may also be done).
     pub doubtful: bool,
     sectors: BTreeMap<u64, Sector>,
+    now: Moment,
 }
 
 impl VolumeModel {
@@ -69,6 +130,7 @@ impl VolumeModel {
             sizes: vec![size],
             doubtful: false,
             sectors: BTreeMap::new(),
+            now: 0,
         }
     }
 
@@ -76,59 +138,75 @@ impl VolumeModel {
         self.sizes[0]
     }
 
-    /// Values are submitted for a range; the marks say which versions they are.
-    pub fn submit(&mut self, first: u64, stamps: impl Iterator<Item = Stamp>) -> Marks {
-        let mut marks = Marks::new();
-        for (sector, stamp) in (first..).zip(stamps) {
+    fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    /// A value is submitted for a range.
+    pub fn submit(&mut self, first: u64, count: u64, stamp: Stamp) -> Begun {
+        let at = self.tick();
+        for sector in first..first + count {
             let state = self.sectors.entry(sector).or_default();
-            state.versions.push(stamp);
-            marks.insert(sector, state.versions.len() - 1);
+            state.0.push(Version::begun(stamp, at));
         }
-        marks
+        Begun {
+            at,
+            sectors: first..first + count,
+        }
     }
 
-    /// They were acknowledged; with `durable` they survive a power loss.
-    pub fn acknowledge(&mut self, marks: &Marks, durable: bool) {
-        for (sector, version) in marks {
-            let state = self.sectors.get_mut(sector).expect("submitted before");
-            state.now = state.now.max(*version);
-            if durable {
-                state.durable = state.durable.max(*version);
+    /// It was acknowledged; with `durable` it survives a power loss.
+    pub fn acknowledge(&mut self, begun: &Begun, durable: bool) {
+        let now = self.tick();
+        self.each(begun, |version| {
+            version.over = now;
+            version.acknowledged = now;
+            version.durable |= durable;
+        });
+    }
+
+    /// It has failed: it may have taken effect, and does not any more.
+    pub fn fail(&mut self, begun: &Begun) {
+        let now = self.tick();
+        self.each(begun, |version| version.over = now);
+    }
+
+    /// Sectors that were cut off meanwhile are not there any more.
+    fn each(&mut self, begun: &Begun, change: impl Fn(&mut Version)) {
+        for (_, sector) in self.sectors.range_mut(begun.sectors.clone()) {
+            let version = sector.0.iter_mut().find(|v| v.begun == begun.at);
+            version.into_iter().for_each(&change);
+        }
+    }
+
+    /// What was acknowledged by now is what a flush that begins now makes durable.
+    pub fn flush_begins(&mut self) -> Moment {
+        self.tick()
+    }
+
+    pub fn flush_ends(&mut self, begun: Moment) {
+        for sector in self.sectors.values_mut() {
+            for version in &mut sector.0 {
+                version.durable |= version.acknowledged <= begun;
             }
         }
     }
 
-    /// What a flush that begins now makes durable.
-    pub fn flush_begins(&self) -> Marks {
-        self.sectors
-            .iter()
-            .filter(|(_, state)| state.durable < state.now)
-            .map(|(sector, state)| (*sector, state.now))
-            .collect()
+    pub fn read_begins(&mut self) -> Moment {
+        self.tick()
     }
 
-    pub fn flush_ends(&mut self, marks: &Marks) {
-        for (sector, version) in marks {
-            if let Some(state) = self.sectors.get_mut(sector) {
-                state.durable = state.durable.max(*version);
-            }
-        }
-    }
-
-    /// The oldest versions that a read of this range which begins now may show.
-    pub fn read_begins(&self, first: u64, count: u64) -> Marks {
-        self.sectors
-            .range(first..first + count)
-            .map(|(s, state)| (*s, state.now))
-            .collect()
-    }
-
-    /// Checks one sector of a read that began at `marks`.
-    pub fn check(&self, marks: &Marks, sector: u64, data: &[u8]) {
+    /// Checks one sector of a read that began at a moment.
+    pub fn check(&self, begun: Moment, sector: u64, data: &[u8]) {
         let zero = Sector::default();
         let state = self.sectors.get(&sector).unwrap_or(&zero);
-        let from = marks.get(&sector).copied().unwrap_or(0);
-        self.check_any(&state.versions[from..], sector, data);
+        self.check_any(&state.visible(begun), sector, data);
+    }
+
+    /// Nothing runs: what is replaced for good is forgotten.
+    pub fn tidy(&mut self) {
+        self.sectors.values_mut().for_each(Sector::tidy);
     }
 
     fn check_any(&self, allowed: &[Stamp], sector: u64, data: &[u8]) -> Stamp {
@@ -141,8 +219,8 @@ impl VolumeModel {
         }
         let state = self.sectors.get(&sector);
         let found = state.and_then(|state| {
-            state.versions.iter().find(|stamp| {
-                fill(self.id, sector, **stamp, &mut expected);
+            state.0.iter().find(|version| {
+                fill(self.id, sector, version.stamp, &mut expected);
                 data == expected
             })
         });
@@ -151,7 +229,7 @@ impl VolumeModel {
             self.name,
             self.id,
             match found {
-                Some(stamp) => format!("the older stamp {stamp}"),
+                Some(version) => format!("the older stamp {}", version.stamp),
                 None if data.iter().all(|byte| *byte == 0) => "zeros".into(),
                 None => "foreign or torn bytes".into(),
             },
@@ -162,20 +240,17 @@ impl VolumeModel {
     /// After a power loss: what is read is what is there from now on.
     pub fn settle(&mut self, sector: u64, data: &[u8]) {
         let allowed = match self.sectors.get(&sector) {
-            Some(state) => state.versions[state.durable..].to_vec(),
+            Some(state) => state.kept(),
             None => vec![0],
         };
         let stamp = self.check_any(&allowed, sector, data);
+        let now = self.tick();
         match stamp {
             0 => self.sectors.remove(&sector),
-            _ => self.sectors.insert(
-                sector,
-                Sector {
-                    versions: vec![stamp],
-                    now: 0,
-                    durable: 0,
-                },
-            ),
+            _ => {
+                let there = Sector(vec![Version::settled(stamp, now)]);
+                self.sectors.insert(sector, there)
+            }
         };
     }
 
@@ -185,16 +260,17 @@ impl VolumeModel {
     }
 
     /// A shrink to `size` begins: what lies beyond may be gone from now on.
-    pub fn shrink_begins(&mut self, size: u64) {
-        let beyond: Vec<u64> = self
-            .sectors
-            .range(size / SECTOR..)
-            .map(|(s, _)| *s)
-            .collect();
-        for sector in beyond {
-            self.submit(sector, std::iter::once(0));
-        }
+    pub fn shrink_begins(&mut self, size: u64) -> Begun {
         self.sizes.push(size);
+        let at = self.tick();
+        let beyond = size / SECTOR..u64::MAX;
+        for (_, sector) in self.sectors.range_mut(beyond.clone()) {
+            sector.0.push(Version::begun(0, at));
+        }
+        Begun {
+            at,
+            sectors: beyond,
+        }
     }
 
     /// The size is known again; what lies beyond it is gone for good.
