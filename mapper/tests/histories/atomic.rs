@@ -3,7 +3,7 @@
 use crate::harness::{BLOCK, IO_TIMEOUT, OBJECT, World, blocks, byte_at, bytes_at, with_seeds};
 use atoll_backends::ErrorKind as StoreError;
 use atoll_backends::chaos::{Fault, Op};
-use atoll_mapper::{ErrorKind, MapExtent, Segments, VolumeHandle};
+use atoll_mapper::{ErrorKind, MapExtent, Segments};
 use atoll_reactor::{Buf, SharedBuf, sleep, spawn};
 use std::time::Duration;
 
