@@ -1,16 +1,11 @@
 //! Operations that compare or merge and write as one, and what the map says is stored.
 
-use crate::harness::{BLOCK, IO_TIMEOUT, OBJECT, World, blocks, byte_at, with_seeds};
+use crate::harness::{BLOCK, IO_TIMEOUT, OBJECT, World, blocks, byte_at, bytes_at, with_seeds};
 use atoll_backends::ErrorKind as StoreError;
 use atoll_backends::chaos::{Fault, Op};
-use atoll_mapper::{ErrorKind, MapExtent, Segments, VolumeHandle};
+use atoll_mapper::{ErrorKind, MapExtent, Segments};
 use atoll_reactor::{Buf, SharedBuf, sleep, spawn};
 use std::time::Duration;
-
-async fn bytes_of(volume: &VolumeHandle, offset: u64, len: u64) -> Vec<u8> {
-    let segments = volume.read(offset, len).await.expect("readable");
-    segments.iter().flat_map(|part| part.to_vec()).collect()
-}
 
 /// 512-byte sectors that all hold `number`.
 fn sectors(number: u64, len: u64) -> SharedBuf {
@@ -86,7 +81,7 @@ fn of_many_that_compare_and_write_over_two_objects_every_success_counts_once() {
                 spawn(async move {
                     for _ in 0..ROUNDS {
                         loop {
-                            let now = bytes_of(&volume, at, 8).await;
+                            let now = bytes_at(&volume, at, 8).await;
                             let now = u64::from_le_bytes(now.try_into().expect("eight"));
                             let done = volume
                                 .compare_and_write(
@@ -106,7 +101,7 @@ fn of_many_that_compare_and_write_over_two_objects_every_success_counts_once() {
             for task in tasks.collect::<Vec<_>>() {
                 task.await;
             }
-            let end = bytes_of(&volume, at, len).await;
+            let end = bytes_at(&volume, at, len).await;
             assert!(end == *sectors(TASKS * ROUNDS, len), "{:?}", &end[..8]);
         });
         world.end_process();
