@@ -368,6 +368,81 @@ fn a_forwarded_write_that_was_given_up_before_it_began_never_begins() {
 }
 
 #[test]
+fn a_page_that_the_home_core_has_evicted_is_not_gone_by_on_other_cores() {
+    with_seeds(SEEDS / 6, |seed| {
+        let mut world = World::new(seed);
+        world.live_on(CORES, move |life| async move {
+            let volume = filled(&life, seed).await;
+            volume.flush().await.expect("ok");
+            for core in 0..u64::from(CORES) {
+                assert_eq!(read(core, &volume, OBJECT, BLOCK).await, 0);
+            }
+            // More pages than the home core has memory for, all of them its own.
+            for n in 1..30 {
+                let number = u128::from(seed) + n * u128::from(CORES);
+                let other = life.create(number, &format!("v{n}"), SHRUNK).await;
+                assert_eq!(other.home().id(), volume.home().id());
+                other.write(0, blocks(1, BLOCK), true).await.expect("ok");
+            }
+            volume
+                .write(OBJECT, blocks(2, OBJECT), false)
+                .await
+                .expect("ok");
+            for core in 0..u64::from(CORES) {
+                assert_eq!(read(core, &volume, OBJECT, BLOCK).await, 2, "an old page");
+            }
+        });
+    });
+}
+
+#[test]
+fn resizes_and_unmaps_under_load_bring_nothing_back_on_any_core() {
+    with_seeds(SEEDS / 3, |seed| {
+        let mut world = World::new(seed);
+        world.live_on(CORES, move |life| async move {
+            let volume = filled(&life, seed).await;
+            // Every core writes to an object of its own below the cut, all the time.
+            let load: Vec<_> = (0..u64::from(CORES))
+                .map(|core| {
+                    on(core, &volume, move |volume| async move {
+                        for byte in 10..60 {
+                            let at = (core + 1) * OBJECT + u64::from(byte % 3) * SECTOR;
+                            volume.write(at, blocks(byte, BLOCK), false).await?;
+                            assert_eq!(byte_at(&volume, at, BLOCK).await, byte);
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            for round in 0..6 {
+                let beyond = SHRUNK + round % 3 * OBJECT;
+                write(round, &volume, beyond, 7, OBJECT).await.expect("ok");
+                match (seed + round) % 2 {
+                    0 => {
+                        let resize = |size| life.mapper.resize_volume(name("v"), size);
+                        resize(SHRUNK).await.expect("shrunk");
+                        resize(2 * SHRUNK).await.expect("grown");
+                    }
+                    _ => {
+                        let unmap = on(round + 1, &volume, move |volume| async move {
+                            volume.unmap(beyond, OBJECT).await
+                        });
+                        unmap.await.expect("unmapped");
+                    }
+                }
+                for core in 0..u64::from(CORES) {
+                    assert_eq!(read(core, &volume, beyond, OBJECT).await, 0, "came back");
+                }
+            }
+            for task in load {
+                task.await.expect("written");
+            }
+        });
+        world.check();
+    });
+}
+
+#[test]
 fn an_object_is_deleted_only_after_the_reads_of_every_core_have_ended() {
     with_seeds(SEEDS, |seed| {
         let mut world = World::new(seed);
