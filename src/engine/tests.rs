@@ -111,7 +111,11 @@ fn read(verbs: &Verbs, volume: &str, offset: u64, len: u64) -> Vec<u8> {
 }
 
 fn check(config: &Config, deep: bool) -> FsckReport {
-    fsck(config, deep, Box::new(|_, _| {})).unwrap()
+    let depth = match deep {
+        true => Depth::Data,
+        false => Depth::Names,
+    };
+    fsck(config, depth, Box::new(|_, _| {})).unwrap()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Named histories: each is one order of events that once could go wrong, or that must never. They run on
 //! the simulated reactor, metadata store and pool; where the order is a matter of chance, over many seeds.
 
+mod faults;
 mod flushing;
 mod harness;
 mod late;
