@@ -6,4 +6,5 @@ mod flushing;
 mod harness;
 mod late;
 mod names;
+mod objects;
 mod resizing;
