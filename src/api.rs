@@ -505,7 +505,12 @@ pub struct FsckReport {
     pub findings: Vec<Finding>,
     /// How many more there are of each kind.
     pub omitted: Vec<Omitted>,
+    /// Volumes that were faulted, and are not any more.
+    pub cleared: Vec<String>,
 }
+
+/// Kind of the finding that a pool could not be looked at.
+pub const POOL_UNOPENED: &str = "pool_unopened";
 
 impl FsckReport {
     /// Findings of this severity, the omitted ones too.
@@ -523,6 +528,13 @@ impl FsckReport {
     /// No error was found. Notes and warnings do not count.
     pub fn is_clean(&self) -> bool {
         self.count(Severity::Error) == 0
+    }
+
+    /// No error was found in what was looked at, and a pool could not be.
+    pub fn is_incomplete(&self) -> bool {
+        let unopened = self.findings.iter().filter(|f| f.kind == POOL_UNOPENED);
+        let unopened = unopened.count() as u64;
+        unopened > 0 && self.count(Severity::Error) == unopened
     }
 }
 

@@ -19,7 +19,7 @@ mod volume;
 
 pub use catalogue::{
     ExportInfo, MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, MapperConfig, NewPool, NewVolume, PoolFactory,
-    PoolInfo, VOLUME_SIZE_UNIT, VolumeInfo,
+    PoolInfo, VOLUME_SIZE_UNIT, VolumeInfo, clear_faults, faulted_pools,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use handle::VolumeHandle;

@@ -97,14 +97,20 @@ Examples:
     Stats,
     /// Check the data directory of a stopped daemon
     #[command(after_help = "\
-Reads metadata and pools with a reader of its own and changes nothing. Refused while a daemon runs
+Reads metadata and pools with a reader of its own and mends nothing. Refused while a daemon runs
 on the directory. Exits with 0 when it is clean (notes and warnings aside), with 1 when errors were
-found, and with another code when it could not be checked. Whether every object can be read is
-looked at with --deep only: that takes as long as reading all the data.
+found, and with another code when it could not be checked: 7 when a pool could not be opened. Whether
+every object can be read is looked at with --deep only: that takes as long as reading all the data.
+
+A volume whose flush failed is faulted: it answers no I/O, also after a restart. With --clear-faults
+such volumes are served again from the next start on, if no error was found in any volume and the
+pools could be made durable as they were read. What was not flushed before the failure may be lost.
+Without a faulted volume it changes nothing.
 
 Examples:
   atoll fsck
-  atoll fsck --data /var/lib/atoll --json")]
+  atoll fsck --data /var/lib/atoll --json
+  atoll fsck --deep --clear-faults")]
     Fsck(Fsck),
 }
 
@@ -306,4 +312,7 @@ pub struct Fsck {
     /// Read every object, too
     #[arg(long)]
     pub deep: bool,
+    /// Let faulted volumes answer again, if no error is found
+    #[arg(long, requires = "deep")]
+    pub clear_faults: bool,
 }

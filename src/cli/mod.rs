@@ -81,6 +81,8 @@ fn perform(cli: Cli, out: &mut dyn Write) -> std::result::Result<u8, Failure> {
             render::fsck(&report).print(cli.global.json, out)?;
             return Ok(if report.is_clean() {
                 EXIT_OK
+            } else if report.is_incomplete() {
+                EXIT_NOT_CHECKED
             } else {
                 EXIT_FINDINGS
             });

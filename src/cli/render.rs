@@ -461,9 +461,14 @@ pub fn fsck(report: &FsckReport) -> Output {
         "checked {} pools, {} volumes, {} nodes, {} pages, {} objects{read}",
         report.pools, report.volumes, report.nodes, report.pages, report.objects
     );
+    for name in &report.cleared {
+        let _ = writeln!(text, "cleared: volume {name} is not faulted any more");
+    }
     let count = |severity| report.count(severity);
     let verdict = if report.is_clean() {
         "clean"
+    } else if report.is_incomplete() {
+        "not checked in full"
     } else {
         "damaged"
     };

@@ -232,7 +232,12 @@ pub fn fsck(global: &Global, fsck: Fsck) -> Result<FsckReport> {
     bar.enable_steady_tick(SPINNER_TICK);
     let shown = bar.clone();
     let tell = move |step, done| shown.set_message(format!("{step}: {done}"));
-    let report = engine::fsck(&config, fsck.deep, Box::new(tell));
+    let depth = match (fsck.deep, fsck.clear_faults) {
+        (_, true) => engine::Depth::DataAndClear,
+        (true, false) => engine::Depth::Data,
+        (false, false) => engine::Depth::Names,
+    };
+    let report = engine::fsck(&config, depth, Box::new(tell));
     bar.finish_and_clear();
     report.map_err(|e| e.context(&context))
 }

@@ -1,18 +1,22 @@
 //! `atoll fsck`: opens what a stopped daemon left, metadata for reading only and pools exclusively,
-//! and has it checked. What is looked at, and how, is the mapper's `fsck`.
+//! and has it checked; clears faulted volumes that were found whole, if asked to. What is looked at,
+//! and how, is the mapper's `fsck`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use atoll_backends::{Generation, ObjectStore, Pool};
 use atoll_mapper::format::{Key, KeyRange, MarkRow, ParsedKey, PoolKind, PoolRow, Table, open_row};
 use atoll_mapper::fsck::{self as below, FindingKind, Progress, Step};
-use atoll_mapper::meta::{Cursor, MetaReader, RocksMeta, get_row};
+use atoll_mapper::meta::{
+    Cursor, MetaReader, MetaStore, OpenMode, RocksMeta, RocksOptions, get_row,
+};
 use atoll_mapper::types::PoolNumber;
+use atoll_mapper::{clear_faults, faulted_pools};
 use atoll_reactor::{PollMode, Runtime, RuntimeConfig};
 
-use crate::api::{Finding, FsckReport, Omitted, Severity};
+use crate::api::{Finding, FsckReport, Omitted, POOL_UNOPENED, Severity};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -27,18 +31,46 @@ const SCAN_ROWS: usize = 64;
 /// What a check tells while it runs: the step in words, and how much of it is done.
 pub type Tell = Box<dyn FnMut(&'static str, u64) + Send>;
 
-/// Checks the stopped data directory that `config` names, and with `deep` reads every object; the
-/// caller holds its lock. Blocks.
-pub fn fsck(config: &Config, deep: bool, tell: Tell) -> Result<FsckReport> {
+/// How thorough a check is, and what follows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// Metadata, and which objects there are.
+    Names,
+    /// Every object is read, too.
+    Data,
+    /// [`Depth::Data`]; where no error is found, faulted volumes are then cleared.
+    DataAndClear,
+}
+
+/// Checks the stopped data directory that `config` names; the caller holds its lock. Blocks.
+pub fn fsck(config: &Config, depth: Depth, tell: Tell) -> Result<FsckReport> {
     let data = absolute(&config.data)?;
+    let path = absolute(&config.metadata_path())?;
+    let below = |error: atoll_mapper::Error| failure::of_mapper(&error);
+    let ended = |error| Error::internal(format!("the check has ended: {error}"));
     let runtime = start_runtime()?;
-    let meta = RocksMeta::open_read_only(&absolute(&config.metadata_path())?)
-        .map_err(|error| failure::of_mapper(&error).context("metadata store"))?;
-    let meta = Arc::new(meta);
-    let checked = runtime.run(move || async move { check(&*meta, &data, deep, tell).await });
-    let report = checked.map_err(|e| Error::internal(format!("the check has ended: {e}")))?;
+    let meta = RocksMeta::open_read_only(&path).map_err(|e| below(e).context("metadata store"))?;
+    let checked = runtime.run(move || async move {
+        let checked = check(&meta, &data, depth, tell).await;
+        meta.close().await?;
+        checked
+    });
+    let (mut report, settled) = checked.map_err(ended)?.map_err(below)?;
+    if !settled.is_empty() {
+        let options = RocksOptions::default();
+        let meta = RocksMeta::open(&path, OpenMode::Existing, &options)
+            .map_err(|e| below(e).context("metadata store"))?;
+        let cleared = runtime.run(move || async move {
+            let cleared = clear_faults(&meta, &settled).await;
+            meta.close().await?;
+            cleared
+        });
+        let cleared = cleared.map_err(ended)?;
+        let cleared = cleared.map_err(|e| below(e).context("cannot clear what is faulted"))?;
+        report.cleared = cleared.iter().map(|name| name.to_string()).collect();
+    }
     runtime.shutdown();
-    report.map_err(|error| failure::of_mapper(&error))
+    Ok(report)
 }
 
 /// One core, on any CPU: a check is often run where the daemon does not.
@@ -53,12 +85,13 @@ fn start_runtime() -> Result<Runtime> {
     .map_err(|e| Error::internal(format!("cannot start a reactor: {e}")))
 }
 
+/// The report, and the pools whose faulted volumes may be cleared.
 async fn check(
     meta: &dyn MetaReader,
     data: &Path,
-    deep: bool,
+    depth: Depth,
     mut tell: Tell,
-) -> atoll_mapper::Result<FsckReport> {
+) -> atoll_mapper::Result<(FsckReport, BTreeSet<PoolNumber>)> {
     let mut findings = Vec::new();
     let mut stores: Vec<(PoolNumber, Rc<dyn ObjectStore>)> = Vec::new();
     for (number, row) in file_pools(meta).await? {
@@ -68,8 +101,19 @@ async fn check(
         }
     }
     let mut progress = |progress: Progress| tell(step(progress.step), progress.done);
+    let deep = depth != Depth::Names;
     let report = below::check(meta, &stores, below::Options { deep }, &mut progress).await?;
-    Ok(convert(report, findings))
+    let report = convert(report, findings);
+    let mut settled = BTreeSet::new();
+    if depth == Depth::DataAndClear && report.is_clean() {
+        let faulted = faulted_pools(meta).await?;
+        for (number, store) in stores.iter().filter(|(n, _)| faulted.contains(n)) {
+            // What was read just now is to be what the medium has.
+            store.sync_all().await?;
+            settled.insert(*number);
+        }
+    }
+    Ok((report, settled))
 }
 
 /// The rows that can be read; the others are what the check finds.
@@ -124,7 +168,7 @@ async fn open_pool(
         ),
         false => finding(
             Severity::Error,
-            "pool_unopened",
+            POOL_UNOPENED,
             format!("its objects cannot be looked at: {error}"),
         ),
     })
@@ -175,5 +219,6 @@ fn convert(report: below::Report, mut findings: Vec<Finding>) -> FsckReport {
         read: totals.read,
         findings,
         omitted,
+        cleared: Vec::new(),
     }
 }

@@ -44,10 +44,7 @@ fn block_above(block: LogicalBlock) -> BlockSize {
 
 /// A volume; what it uses is known elsewhere.
 pub fn volume(info: &VolumeInfo, used: Option<ByteSize>) -> Result<Volume> {
-    let faulted = info
-        .shared
-        .as_ref()
-        .is_some_and(|shared| shared.is_faulted());
+    let faulted = info.faulted;
     Ok(Volume {
         name: name_above(&info.row.name)?,
         id: Uuid::from_bytes(info.id.0),
@@ -62,7 +59,7 @@ pub fn volume(info: &VolumeInfo, used: Option<ByteSize>) -> Result<Volume> {
             VolumeState::Ok
         },
         fault: faulted.then(|| {
-            "a flush failed, so nothing more is acknowledged: stop the daemon, run `atoll fsck`, start it again"
+            "a flush failed, so it answers no I/O: stop the daemon, run `atoll fsck --deep --clear-faults`, start it again"
                 .to_owned()
         }),
         created: UnixSeconds(info.row.created),

@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::name::ResourceName;
 use crate::units::ByteSize;
 
-pub use check::fsck;
+pub use check::{Depth, fsck};
 use pools::Factory;
 use portal::Portal;
 

@@ -111,7 +111,11 @@ fn read(verbs: &Verbs, volume: &str, offset: u64, len: u64) -> Vec<u8> {
 }
 
 fn check(config: &Config, deep: bool) -> FsckReport {
-    fsck(config, deep, Box::new(|_, _| {})).unwrap()
+    let depth = match deep {
+        true => Depth::Data,
+        false => Depth::Names,
+    };
+    fsck(config, depth, Box::new(|_, _| {})).unwrap()
 }
 
 #[test]
@@ -394,4 +398,110 @@ fn a_check_says_which_pool_it_could_not_open() {
         (finding.kind.as_str(), finding.place.as_str()),
         ("pool_unopened", "pool \"main\"")
     );
+    assert_eq!(fsck_code(&config, &[]), 7, "not checked, and nothing found");
+}
+
+/// Exit code of `atoll fsck`.
+fn fsck_code(config: &Config, more: &[&str]) -> u8 {
+    let data = config.data.to_str().unwrap();
+    let args = ["atoll", "fsck", "--data", data].into_iter();
+    let args = args.chain(more.iter().copied()).map(Into::into);
+    crate::cli::run(args, &mut Vec::new(), &mut Vec::new())
+}
+
+/// Leaves every volume as one leaves it whose flush has failed.
+fn mark_as_faulted(config: &Config) {
+    use atoll_mapper::format::{Key, KeyRange, NodeRow, Table, open_row};
+    use atoll_mapper::meta::{Batch, Durability, MetaReader};
+    let options = RocksOptions::default();
+    let meta = RocksMeta::open(&config.metadata_path(), OpenMode::Existing, &options).unwrap();
+    let nodes = KeyRange::prefix(Table::Node);
+    block_on(async {
+        let mut batch = Batch::new();
+        for (key, value) in meta.scan(&nodes.from, &nodes.to, 100).await.unwrap() {
+            let row: NodeRow = open_row(&key, &value).unwrap();
+            let row = NodeRow {
+                faulted: true,
+                ..row
+            };
+            batch.put_row(Key::from_bytes(&key), &row);
+        }
+        meta.commit(batch, Durability::Synced).await.unwrap();
+        meta.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_faulted_volume_is_shown_and_refuses_until_a_deep_check_without_errors_clears_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    let verbs = control(&config);
+    for volume in ["a", "b"] {
+        wait(verbs.create_volume(create(volume, "main", ByteSize::mib(16)))).unwrap();
+        write_through(&verbs, volume, 0, vec![7; 8192]);
+    }
+    wait(verbs.add_export(export("a"))).unwrap();
+    wait(verbs.shutdown()).unwrap();
+    mark_as_faulted(&config);
+
+    let shown_as_faulted = || {
+        let verbs = control(&config);
+        for volume in wait(verbs.volumes()).unwrap() {
+            let fault = volume.fault.expect("it says why, exported or not");
+            assert_eq!(volume.state, VolumeState::Faulted);
+            assert!(fault.contains("fsck --deep --clear-faults"), "{fault}");
+        }
+        let handle = open(&verbs, "a");
+        let home = handle.home().clone();
+        let refused = block_on(home.call(move || async move { handle.read(0, 4096).await }));
+        let error = refused.unwrap().unwrap_err();
+        assert_eq!(error.kind(), atoll_mapper::ErrorKind::Faulted, "{error}");
+        wait(verbs.shutdown()).unwrap();
+    };
+    shown_as_faulted();
+    // No other check clears it, nor one that finds an error.
+    let report = check(&config, true);
+    assert!(report.is_clean() && report.count(Severity::Warning) == 2);
+    assert!(report.findings.iter().all(|f| f.kind == "volume_faulted"));
+    let object = object_files(&config.data).pop().unwrap();
+    let away = dir.path().join("away");
+    std::fs::rename(&object, &away).unwrap();
+    assert_eq!(fsck_code(&config, &["--deep", "--clear-faults"]), 1);
+    std::fs::rename(&away, &object).unwrap();
+    shown_as_faulted();
+
+    let clear = || fsck(&config, Depth::DataAndClear, Box::new(|_, _| {})).unwrap();
+    assert_eq!(clear().cleared, ["a", "b"]);
+    let again = clear();
+    assert!(again.cleared.is_empty() && again.findings.is_empty());
+    assert_eq!(fsck_code(&config, &["--deep", "--clear-faults"]), 0);
+    let verbs = control(&config);
+    for volume in wait(verbs.volumes()).unwrap() {
+        assert_eq!((volume.state, volume.fault), (VolumeState::Ok, None));
+    }
+    assert_eq!(read(&verbs, "a", 0, 8192), vec![7; 8192]);
+    write_through(&verbs, "b", 0, vec![8; 4096]);
+    wait(verbs.shutdown()).unwrap();
+}
+
+/// Files of objects in the default pool.
+fn object_files(data: &Path) -> Vec<std::path::PathBuf> {
+    let mut left = vec![data.join(DEFAULT_POOL_DIR).join("objects")];
+    let mut files = Vec::new();
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => left.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn faults_are_cleared_only_after_everything_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(fsck_code(&config(&dir), &["--clear-faults"]), 2);
 }

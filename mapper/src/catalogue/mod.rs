@@ -4,11 +4,13 @@
 //! **Invariant:** every change is one atomic batch of the metadata store (M7).
 
 mod exports;
+mod faults;
 mod pools;
 mod start;
 mod volumes;
 
 pub use exports::ExportInfo;
+pub use faults::{clear_faults, faulted_pools};
 pub use pools::{NewPool, PoolFactory, PoolInfo};
 pub(crate) use start::start;
 pub use volumes::{MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, NewVolume, VOLUME_SIZE_UNIT, VolumeInfo};
@@ -23,7 +25,7 @@ use crate::volume::VolumeShared;
 use atoll_backends::{Generation, Pool};
 use atoll_reactor::{CoreHandle, local};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +75,8 @@ pub(crate) struct Catalogue {
     resources: RefCell<BTreeMap<ResourceId, ResourceEntry>>,
     names: RefCell<BTreeMap<ResourceName, ResourceId>>,
     exports: RefCell<BTreeMap<(ResourceId, Protocol), ExportRow>>,
+    /// Nodes that an earlier run left faulted.
+    faulted: RefCell<BTreeSet<NodeId>>,
     next_node: Cell<u64>,
     next_pool: Cell<u64>,
     verb_runs: Cell<bool>,

@@ -68,6 +68,7 @@ pub(crate) async fn start(
         resources: RefCell::default(),
         names: RefCell::default(),
         exports: RefCell::default(),
+        faulted: RefCell::default(),
         verb_runs: Cell::new(false),
         verbs: Default::default(),
         stopping: Cell::new(false),
@@ -176,6 +177,9 @@ impl Catalogue {
         let mut trims: Vec<NodeId> = Vec::new();
         self.each_row(Table::Node, |key, row: NodeRow| {
             if let ParsedKey::Node(node) = key {
+                if row.faulted {
+                    self.faulted.borrow_mut().insert(node);
+                }
                 match row.state {
                     NodeState::Dying => dying.push((node, row)),
                     _ if row.trim.is_some() => trims.push(node),
@@ -267,6 +271,12 @@ impl Catalogue {
             let ended = on_core(&home, move || async move {
                 let state = crate::core_state::core_state()?;
                 let volume = state.volume(id)?;
+                if volume.is_untouched() {
+                    // An earlier run left it faulted: nothing of it is to be written.
+                    volume.dismiss_peers();
+                    state.volumes.borrow_mut().remove(&id);
+                    return Ok(());
+                }
                 let row = volume.retire(run).await?;
                 let mut batch = Batch::new();
                 batch.set_frees(true);

@@ -40,7 +40,9 @@ pub struct VolumeInfo {
     pub row: ResourceRow,
     pub pool: ResourceName,
     pub object_size: u32,
-    /// While it is open: its counters and whether it is faulted.
+    /// A sync or commit has failed, now or in an earlier run: it answers no I/O.
+    pub faulted: bool,
+    /// While it is open: its counters.
     pub shared: Option<Arc<VolumeShared>>,
 }
 
@@ -75,6 +77,7 @@ impl Catalogue {
         let node_row = NodeRow {
             pool,
             state: NodeState::Head,
+            faulted: false,
             parent: None,
             inherit_end: 0,
             cut,
@@ -118,16 +121,15 @@ impl Catalogue {
                 format!("resource {id} is in a pool that is not there"),
             )
         })?;
+        let shared = entry.open.borrow().as_ref().map(|(_, s)| s.clone());
+        let now = shared.as_ref().is_some_and(|shared| shared.is_faulted());
         Ok(VolumeInfo {
             id,
             row: entry.row.clone(),
             pool: pool.row.name.clone(),
             object_size: pool.row.object_size.bytes(),
-            shared: entry
-                .open
-                .borrow()
-                .as_ref()
-                .map(|(_, shared)| shared.clone()),
+            faulted: now || self.faulted.borrow().contains(&entry.row.node),
+            shared,
         })
     }
 
@@ -261,7 +263,7 @@ impl Catalogue {
                     if error.kind() == ErrorKind::Busy {
                         return Err(error);
                     }
-                    volume.abandon(&error);
+                    volume.abandon(&error).await;
                 }
                 volume.dismiss_peers();
                 state.volumes.borrow_mut().remove(&id);
@@ -275,6 +277,7 @@ impl Catalogue {
         let node_row: NodeRow = require_row(&*self.meta, &Key::node(row.node)).await?;
         let dying = NodeRow {
             state: NodeState::Dying,
+            faulted: false,
             current: None,
             trim: None,
             ..node_row

@@ -165,6 +165,14 @@ fn fits_node(id: Uuid, resource: &Resource, node: &Node, log: &mut Log) {
             )
         });
     }
+    if node.faulted {
+        log.find(FindingKind::VolumeFaulted, Key::Resource(id), || {
+            format!(
+                "a flush of {:?} failed: it answers no I/O before a deep check has found all its objects and cleared this",
+                resource.name
+            )
+        });
+    }
     if node.pool != resource.pool {
         log.find(FindingKind::NodeState, Key::Resource(id), || {
             format!(

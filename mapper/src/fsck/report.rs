@@ -78,6 +78,8 @@ kinds! {
     NodeUnowned = "node_unowned" Error,
     /// A resource and its node, or a child and its parent, do not fit together.
     NodeState = "node_state" Error,
+    /// A flush of the volume has failed, and it was not cleared since.
+    VolumeFaulted = "volume_faulted" Warning,
     ParentMissing = "parent_missing" Error,
     ParentCycle = "parent_cycle" Error,
     Depth = "depth" Error,

@@ -446,6 +446,7 @@ impl fmt::Display for State {
 pub(super) struct Node {
     pub(super) pool: u32,
     pub(super) state: State,
+    pub(super) faulted: bool,
     /// 0: none.
     pub(super) parent: u64,
     pub(super) inherit_end: u64,
@@ -466,10 +467,12 @@ pub(super) fn node_body(body: &[u8]) -> Decoded<Node> {
             3 => State::Dying,
             _ => return Err(Damage::Form("the node's state is unknown")),
         };
-        require(input.u8()? == 0, "a reserved byte is set")?;
+        let flags = flags(input.u8()?, 1)?;
+        require(flags == 0 || state == State::Head, "only a head is faulted")?;
         Ok(Node {
             pool,
             state,
+            faulted: flags & 1 != 0,
             parent: input.u64()?,
             inherit_end: input.u64()?,
             cut: generation(input.u64()?)?,

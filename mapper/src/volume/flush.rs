@@ -70,6 +70,9 @@ impl Volume {
                     Err(error) => self.set_fault(error),
                 }
                 // Who waited for this one flushes again, and meets the fault if there is one.
+                if outcome.is_err() {
+                    self.fault_noted().await;
+                }
                 outcome?;
             } else {
                 let free =
@@ -149,6 +152,7 @@ impl Volume {
                     true => self.keep_records(records),
                     false => self.set_fault(&error),
                 }
+                self.fault_noted().await;
                 return Err(error);
             }
             self.pool.store.records_committed(&records);
@@ -179,16 +183,19 @@ impl Volume {
         if objects.is_empty() {
             return Ok(Vec::new());
         }
-        let records = {
+        let synced = {
             let _running = self.syncs.begin();
             let outcome = self.pool.store.sync(objects).await;
             outcome
                 .map_err(Error::from)
-                .inspect_err(|error| self.set_fault(error))?
+                .inspect_err(|error| self.set_fault(error))
         };
         self.syncs.quiesce().await;
-        self.check_fault()?;
-        Ok(records)
+        let checked = synced.and_then(|records| self.check_fault().map(|()| records));
+        if checked.is_err() {
+            self.fault_noted().await;
+        }
+        checked
     }
 
     /// The complete object at an index, if the map's naming of it is durable as it is.

@@ -346,7 +346,9 @@ impl Volume {
         debug_assert_eq!(block.count, 1, "pieces are split at block boundaries");
         let before = match stored {
             Some((id, partial)) if partial.is_none_or(|p| p.contains(block.first)) => {
-                Some(self.pool.store.read(id, block, ReadHint::default()).await?)
+                let read = self.pool.store.read(id, block, ReadHint::default()).await;
+                // Under its lock the map is true: an object that is missing is no race (M9).
+                Some(read.map_err(|error| write_error(self.id, id, error))?)
             }
             _ => None,
         };

@@ -4,6 +4,7 @@
 
 mod atomic;
 mod claiming;
+mod fault;
 mod flush;
 mod io;
 mod lease;
@@ -31,6 +32,7 @@ use atoll_backends::{Generation, ObjectId};
 use atoll_reactor::{core_id, timeout, timeout_at};
 use claiming::HomeClaims;
 use crossbeam::utils::CachePadded;
+use fault::FaultMark;
 use flush::FlushState;
 use hashbrown::HashSet;
 use partials::Partials;
@@ -121,7 +123,7 @@ impl VolumeShared {
                 ErrorKind::Faulted,
                 format!(
                     "volume {id} answers no I/O since a flush failed (the log says how); stop the daemon, run \
-                     `atoll fsck`, start it again"
+                     `atoll fsck --deep --clear-faults`, start it again"
                 ),
             )),
         }
@@ -170,6 +172,7 @@ pub(crate) struct Volume {
     trimmed: WaitQueue,
     /// Closed by who changes the node's row.
     row_changes: Rc<Gate>,
+    mark: FaultMark,
     io_timeout: Duration,
 }
 
@@ -193,6 +196,7 @@ impl Volume {
     ) -> Rc<Volume> {
         let node = open.row.node;
         let current = open.node_row.current.filter(|_| open.resume_generation);
+        let mark = FaultMark::opened(open.id, &open.node_row, &open.shared);
         Rc::new_cyclic(|me| Volume {
             me: me.clone(),
             id: open.id,
@@ -218,6 +222,7 @@ impl Volume {
             trimming: Cell::new(false),
             trimmed: WaitQueue::default(),
             row_changes: Rc::default(),
+            mark,
             io_timeout: open.io_timeout,
         })
     }
@@ -247,13 +252,6 @@ impl Volume {
 
     fn check_open(&self) -> Result<()> {
         self.shared.check_open(self.id)
-    }
-
-    /// Sticky: nothing more is acknowledged.
-    fn set_fault(&self, error: &Error) {
-        if !self.shared.faulted.swap(true, Ordering::AcqRel) {
-            tracing::error!(volume = %self.id, %error, "flush failed; the volume answers no more I/O");
-        }
     }
 
     /// Waits until nothing runs on the volume, makes it durable, and lets nothing begin any more.
@@ -298,11 +296,6 @@ impl Volume {
     /// After it was retired: other cores forget it.
     pub(crate) fn dismiss_peers(&self) {
         self.peers.dismiss();
-    }
-
-    /// It is deleted although it could not be retired: nothing of it is committed any more.
-    pub(crate) fn abandon(&self, error: &Error) {
-        self.set_fault(error);
     }
 
     /// The generation for new objects.

@@ -94,7 +94,8 @@ impl Volume {
 
     /// Goes on with what a shrink left to do, if anything.
     pub(crate) fn start_trim(self: &Rc<Self>) {
-        if self.node_row.borrow().trim.is_none() || self.trimming.replace(true) {
+        let nothing = self.node_row.borrow().trim.is_none();
+        if nothing || self.shared.is_faulted() || self.trimming.replace(true) {
             return;
         }
         let volume = self.clone();

@@ -541,3 +541,6 @@ impl Drop for FaultEnd<'_> {
         self.table.fault_ended.notify();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,10 @@
 
 mod atomic;
 mod cores;
+mod faults;
 mod flushing;
 mod harness;
 mod late;
 mod names;
+mod objects;
 mod resizing;

@@ -45,11 +45,16 @@ pub enum NodeState {
 /// Nothing is being dropped after a shrink.
 const NO_TRIM: u64 = u64::MAX;
 
+/// Flag of a node: see [`NodeRow::faulted`].
+const FAULTED: u8 = 1;
+
 /// Table 30.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeRow {
     pub pool: PoolNumber,
     pub state: NodeState,
+    /// Of a head only: a sync or commit of it has failed, and no check has looked at it since.
+    pub faulted: bool,
     /// The node whose entries show where this one's are absent.
     pub parent: Option<NodeId>,
     /// Bytes; nothing is inherited beyond. 0 if there is no parent.
@@ -78,7 +83,7 @@ impl Row for NodeRow {
         body(|out| {
             out.u32(self.pool.get());
             out.u8(self.state as u8);
-            out.u8(0);
+            out.u8(if self.faulted { FAULTED } else { 0 });
             out.u64(self.parent.map_or(0, NodeId::get));
             out.u64(self.inherit_end);
             out.u64(self.cut.get());
@@ -98,10 +103,14 @@ impl Row for NodeRow {
                 3 => NodeState::Dying,
                 _ => return Err(FormatError::new("a node's state is unknown")),
             };
-            flags(r, 0)?;
+            let faulted = flags(r, FAULTED)? & FAULTED != 0;
+            if faulted && state != NodeState::Head {
+                return Err(FormatError::new("a node that is no head is faulted"));
+            }
             Ok(NodeRow {
                 pool,
                 state,
+                faulted,
                 parent: NodeId::new(r.u64()?),
                 inherit_end: r.u64()?,
                 cut: generation(r)?,

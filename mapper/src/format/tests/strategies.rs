@@ -148,19 +148,29 @@ pub(crate) fn node_row() -> impl Strategy<Value = NodeRow> {
     let trim = prop::option::of(0..u64::MAX);
     let current = prop::option::of(generation().prop_filter("0 is none", |g| g.get() != 0));
     let first = (pool(), state, prop::option::of(node()), any::<u64>());
-    (first, generation(), current, trim, any::<(u16, u64)>()).prop_map(
-        |((pool, state, parent, inherit_end), cut, current, trim, (depth, run))| NodeRow {
-            pool,
-            state,
-            parent,
-            inherit_end,
-            cut,
-            current,
-            run,
-            trim,
-            depth,
-        },
+    (
+        first,
+        generation(),
+        current,
+        trim,
+        any::<(u16, u64, bool)>(),
     )
+        .prop_map(
+            |((pool, state, parent, inherit_end), cut, current, trim, (depth, run, faulted))| {
+                NodeRow {
+                    pool,
+                    state,
+                    faulted: faulted && state == NodeState::Head,
+                    parent,
+                    inherit_end,
+                    cut,
+                    current,
+                    run,
+                    trim,
+                    depth,
+                }
+            },
+        )
 }
 
 pub(crate) fn object_row() -> impl Strategy<Value = ObjectRow> {

@@ -151,6 +151,7 @@ fn root_node() -> NodeRow {
     NodeRow {
         pool: POOL,
         state: NodeState::Head,
+        faulted: false,
         parent: None,
         inherit_end: 0,
         cut: generation(1),
@@ -237,6 +238,13 @@ fn rows() {
         ("export_read_only", body(ExportRow { read_only: true })),
         ("node_root", body(root_node())),
         ("node_child", body(child_node())),
+        (
+            "node_faulted",
+            body(NodeRow {
+                faulted: true,
+                ..root_node()
+            }),
+        ),
         ("child", body(ChildRow)),
         (
             "partial_implicit",

@@ -93,6 +93,12 @@ fn rows_that_cannot_be_used() {
             s.rows.get_mut(&key_resource(2)).unwrap().push(0)
         }),
         ("a reserved byte in a node", Kind::Malformed, |s| {
+            s.rows.get_mut(&key_node(2)).unwrap()[5] = 2
+        }),
+        ("a faulted node that is no head", Kind::Malformed, |s| {
+            s.rows.get_mut(&key_node(1)).unwrap()[5] = 1
+        }),
+        ("a faulted volume", Kind::VolumeFaulted, |s| {
             s.rows.get_mut(&key_node(2)).unwrap()[5] = 1
         }),
         ("an unknown state of a node", Kind::Malformed, |s| {

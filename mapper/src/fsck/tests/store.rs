@@ -87,6 +87,7 @@ pub fn key_name(name: &str) -> Vec<u8> {
 pub struct Node {
     pub pool: u32,
     pub state: u8,
+    pub flags: u8,
     pub parent: u64,
     pub inherit_end: u64,
     pub cut: u64,
@@ -100,7 +101,7 @@ impl Node {
     pub fn body(self) -> Vec<u8> {
         bytes![
             self.pool.to_le_bytes(),
-            [self.state, 0],
+            [self.state, self.flags],
             le(self.parent),
             le(self.inherit_end),
             le(self.cut),
@@ -117,6 +118,7 @@ pub fn node(number: u64) -> Node {
     let plain = Node {
         pool: 1,
         state: HEAD,
+        flags: 0,
         parent: 0,
         inherit_end: 0,
         cut: 1,
