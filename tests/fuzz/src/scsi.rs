@@ -112,13 +112,23 @@ fn operation(op: &VolumeOp, block: BlockSize) {
     match op {
         VolumeOp::Read { range, .. }
         | VolumeOp::Write { range, .. }
+        | VolumeOp::WriteAndVerify { range, .. }
+        | VolumeOp::Compare { range }
+        | VolumeOp::CompareAndWrite { range, .. }
+        | VolumeOp::OrWrite { range, .. }
         | VolumeOp::WriteSame { range, .. } => inside(range, block),
+        VolumeOp::Verify { range, pattern } => {
+            inside(range, block);
+            let length = pattern.as_ref().map(|pattern| pattern.len());
+            assert!(length.is_none_or(|length| length == block.bytes() as usize));
+        }
         VolumeOp::Unmap(ranges) => {
             assert!(ranges.len() <= DEFAULT_MAX_UNMAP_DESCRIPTORS as usize);
             assert!(!ranges.is_empty());
             ranges.iter().for_each(|range| inside(range, block));
         }
-        VolumeOp::Flush => {}
+        VolumeOp::LbaStatus(status) => inside(&status.range, block),
+        VolumeOp::Flush | VolumeOp::LogRoom(_) => {}
     }
 }
 
