@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use atoll_targets::scsi::{
     Action, BlockSize, Blocks, ByteCount, ByteRange, Command, DEFAULT_MAX_UNMAP_DESCRIPTORS,
-    DataOutNeed, LogicalUnit, LuConfig, Lun, LunAddress, MAX_SENSE_LENGTH, Request, ResourceId,
-    Sense, SenseFormat, Status, VolumeOp, parse, start_absent,
+    DataOutNeed, Extent, LogicalUnit, LuConfig, Lun, LunAddress, MAX_SENSE_LENGTH, Request,
+    ResourceId, Response, Sense, SenseFormat, Status, VolumeOp, parse, start_absent,
 };
 
 use crate::vectors;
@@ -88,7 +88,14 @@ pub fn command(input: &[u8]) {
                 assert!(bytes.as_slice().len() <= MAX_SENSE_LENGTH);
             }
         }
-        Action::Volume(op) => operation(&op, block),
+        Action::Volume(op) => {
+            operation(&op, block);
+            let answered = answer(&op, block);
+            assert!(
+                answered.is_none_or(|response| response.data_in.len() as u64 <= limit.0),
+                "{command:?}"
+            );
+        }
     }
     let absent = start_absent(&command, &luns);
     assert!(
@@ -112,13 +119,38 @@ fn operation(op: &VolumeOp, block: BlockSize) {
     match op {
         VolumeOp::Read { range, .. }
         | VolumeOp::Write { range, .. }
+        | VolumeOp::WriteAndVerify { range, .. }
+        | VolumeOp::Compare { range }
+        | VolumeOp::CompareAndWrite { range, .. }
+        | VolumeOp::OrWrite { range, .. }
         | VolumeOp::WriteSame { range, .. } => inside(range, block),
+        VolumeOp::Verify { range, pattern } => {
+            inside(range, block);
+            let length = pattern.as_ref().map(|pattern| pattern.len());
+            assert!(length.is_none_or(|length| length == block.bytes() as usize));
+        }
         VolumeOp::Unmap(ranges) => {
             assert!(ranges.len() <= DEFAULT_MAX_UNMAP_DESCRIPTORS as usize);
             assert!(!ranges.is_empty());
             ranges.iter().for_each(|range| inside(range, block));
         }
-        VolumeOp::Flush => {}
+        VolumeOp::LbaStatus(status) => inside(&status.range, block),
+        VolumeOp::Flush | VolumeOp::LogRoom(_) => {}
+    }
+}
+
+/// What the core makes of the volume's knowledge, where an operation only asks for that.
+fn answer(op: &VolumeOp, block: BlockSize) -> Option<Response> {
+    match op {
+        VolumeOp::LbaStatus(status) => {
+            let extent = |mapped| Extent {
+                length: block.count(Blocks(CAPACITY / 3)),
+                mapped,
+            };
+            Some(status.answer([true, false, true, false].map(extent).into_iter()))
+        }
+        VolumeOp::LogRoom(room) => Some(room.answer(ByteCount(u64::MAX), ByteCount(0))),
+        _ => None,
     }
 }
 
