@@ -251,13 +251,14 @@ impl Link {
         self.expect(handle, length);
     }
 
-    /// Runs a command on the volume, to its end, whatever becomes of the connection.
+    /// Runs a command on the volume, to its end or until it is aborted, whatever becomes of the connection.
     fn run(self: &Rc<Self>, session: &Rc<Session>, task: Task, held: usize, work: Work) {
-        let number = self.tasks.begin_run(task, held);
+        let most = self.state.shared.config.most_commands();
+        let (number, cancel) = self.tasks.begin_run(task, held, most);
         let (link, session) = (self.clone(), session.clone());
         spawn_detached(async move {
             let Some(unit) = &session.unit else { return };
-            let outcome = volume::run(&unit.target.target.volume, work).await;
+            let outcome = volume::run(&unit.target.target.volume, cancel, work).await;
             if link.tasks.end_run(task.handle, number, held) {
                 match outcome {
                     Ok(Output::Data(data)) => {

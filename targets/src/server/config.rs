@@ -78,6 +78,11 @@ impl IscsiServerConfig {
         Ok(())
     }
 
+    /// Commands that one session may have at a time, those outside of the queue included.
+    pub(super) fn most_commands(&self) -> usize {
+        (self.queue_depth + iscsi::limits::MAX_IMMEDIATE_TASKS) as usize
+    }
+
     pub(super) fn connection(&self) -> iscsi::Config {
         iscsi::Config {
             queue_depth: self.queue_depth,

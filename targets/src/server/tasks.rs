@@ -4,8 +4,9 @@
 use super::volume::{Payload, Sink};
 use crate::iscsi::TaskHandle;
 use crate::scsi::{Command, VolumeOp};
+use atoll_mapper::{Cancel, CancelSlots};
 use atoll_reactor::Instant;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 
 /// Names one run of a command on the volume.
@@ -58,6 +59,8 @@ pub(super) struct Entry {
 pub(super) struct TaskTable {
     /// By the handle's index.
     entries: RefCell<Vec<Option<Entry>>>,
+    /// By the handle's index too; made when the first command runs.
+    cancels: OnceCell<CancelSlots>,
     /// Those that wait for memory, in order; some may be gone.
     queue: RefCell<VecDeque<TaskHandle>>,
     /// Runs whose command was aborted.
@@ -139,8 +142,10 @@ impl TaskTable {
         self.returning.get() > 0
     }
 
-    /// The command runs from now on.
-    pub(super) fn begin_run(&self, task: Task, held: usize) -> RunNumber {
+    /// The command runs from now on, until its token says that it was aborted. `most` commands may run at a time.
+    pub(super) fn begin_run(&self, task: Task, held: usize, most: usize) -> (RunNumber, Cancel) {
+        let cancels = self.cancels.get_or_init(|| CancelSlots::new(most));
+        let cancel = cancels.token(task.handle.index());
         let run = RunNumber(self.next_run.get());
         self.next_run.set(run.0 + 1);
         self.returning.set(self.returning.get() + held);
@@ -149,7 +154,7 @@ impl TaskTable {
             stage: Stage::Running(run),
             held,
         });
-        run
+        (run, cancel)
     }
 
     /// The run has ended. True if its command is to be answered, false if it was aborted meanwhile.
@@ -168,13 +173,16 @@ impl TaskTable {
         false
     }
 
-    /// Forgets a command; false if there is none. One that runs goes on, its memory is held, and its number is added
-    /// to `runs`, to be waited for.
+    /// Forgets a command; false if there is none. One that runs is cancelled: what of it has begun at the store goes on,
+    /// its memory is held, and its number is added to `runs`, to be waited for.
     pub(super) fn abort(&self, handle: TaskHandle, runs: &mut Vec<RunNumber>) -> bool {
         let Some(entry) = self.remove(handle) else {
             return false;
         };
         if let Stage::Running(run) = entry.stage {
+            if let Some(cancels) = self.cancels.get() {
+                cancels.cancel(handle.index());
+            }
             self.held.set(self.held.get() + entry.held);
             self.aborted.borrow_mut().push(run);
             runs.push(run);
