@@ -4,6 +4,7 @@ use crate::common::{self, iqn};
 use crate::initiator::{BLOCK, Ended, Initiator, Port, pattern};
 use crate::world::{config, simulate};
 use atoll_reactor::{now, sleep, spawn};
+use atoll_targets::iscsi::pdu::Tsih;
 use atoll_targets::server::{ErrorKind, IscsiServerConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -121,6 +122,25 @@ fn a_session_that_logs_in_again_replaces_its_older_self_and_no_other() {
         neighbour.test_unit_ready().await.good();
         elsewhere.test_unit_ready().await.good();
         assert_eq!(world.session_count().await, 3);
+    });
+}
+
+/// RFC 7143 §6.3.1: a TSIH names a session to be joined, which no second connection can.
+#[test]
+fn a_login_to_an_existing_session_is_refused_and_ends_nothing() {
+    simulate(1, &config(), |world| async move {
+        let mut session = world.session(Port("a", 1), "v0").await;
+        let ask = |tsih: u16, port: Port| async move {
+            let mut login = Initiator::connect(world.at).await;
+            login.asked_tsih = Tsih(tsih);
+            login.log_in(port, Some(&iqn("v0"))).await.err()
+        };
+        let too_many = ask(session.tsih, Port("a", 1)).await;
+        assert_eq!(too_many, Some([2, 6]));
+        // Another port's session, and one that is not there: neither exists for who asks.
+        assert_eq!(ask(session.tsih, Port("b", 1)).await, Some([2, 0x0a]));
+        assert_eq!(ask(session.tsih + 1, Port("a", 1)).await, Some([2, 0x0a]));
+        session.test_unit_ready().await.good();
     });
 }
 
