@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::process::PATIENCE;
 
@@ -40,7 +40,8 @@ pub fn pdu(bhs: &[u8; BHS], data: &[u8]) -> Vec<u8> {
 pub fn login_request(target: &str, number: u32) -> Vec<u8> {
     let text = format!(
         "InitiatorName=iqn.2026-11.test:raw-{number}\0TargetName={target}\0SessionType=Normal\0\
-         InitialR2T=No\0ImmediateData=Yes\0MaxRecvDataSegmentLength=262144\0"
+         InitialR2T=No\0ImmediateData=Yes\0MaxRecvDataSegmentLength=262144\0\
+         FirstBurstLength=262144\0"
     );
     // Immediate; T, operational negotiation to full feature phase.
     let mut bhs = header(0x43, 0x87, text.len(), 0);
@@ -186,14 +187,19 @@ impl RawSession {
         }
     }
 
-    /// Answers what the target asks for, until it was silent for so long; gives the number of pings.
+    /// Does nothing for so long but answer pings; gives their number.
     ///
     /// # Errors
     /// When the connection ends.
-    pub fn idle(&mut self, silence: Duration) -> io::Result<usize> {
+    pub fn idle(&mut self, time: Duration) -> io::Result<usize> {
+        let end = Instant::now() + time;
         let mut pings = 0;
         loop {
-            self.stream.set_read_timeout(Some(silence))?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(pings);
+            }
+            self.stream.set_read_timeout(Some(left))?;
             let waited = self.stream.peek(&mut [0]);
             self.stream.set_read_timeout(Some(PATIENCE))?;
             match waited {
@@ -205,7 +211,7 @@ impl RawSession {
                         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                     ) =>
                 {
-                    return Ok(pings);
+                    continue;
                 }
                 Err(error) => return Err(error),
             }
