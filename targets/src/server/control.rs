@@ -81,6 +81,7 @@ async fn accept(first: Rc<CoreState>, listener: TcpListener) {
         }
         if !shared.may_accept() {
             // More wait in the listener's queue until some have logged in, or were too slow.
+            drop_slow_logins(shared).await;
             sleep(LOGIN_ROOM_INTERVAL).await;
             continue;
         }
@@ -97,6 +98,18 @@ async fn accept(first: Rc<CoreState>, listener: TcpListener) {
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+async fn drop_slow_logins(shared: &Arc<Shared>) {
+    for core in 0..shared.cores.len() {
+        // A core that has stopped serves none.
+        let _ = on_core(shared, core, |state| async move {
+            for link in state.links_of(None) {
+                link.drop_slow_login();
+            }
+        })
+        .await;
     }
 }
 

@@ -7,10 +7,14 @@ use std::time::Duration;
 pub const DEFAULT_MAX_SESSIONS: u32 = 1024;
 /// Ceiling of the configured number of sessions: their handles (TSIH) have 16 bits, zero is none.
 pub const MAX_SESSIONS: u32 = 65_535;
-/// Connections that have not completed their login; no more are accepted until one has.
+/// Connections that have not completed their login, or are ending without one; no more are accepted until one of them
+/// is gone. With [`MAX_SESSIONS`] it bounds all connections there are.
 pub const MAX_CONNECTIONS_IN_LOGIN: usize = 256;
 /// How often accepting looks whether a connection in login has gone on.
 pub const LOGIN_ROOM_INTERVAL: Duration = Duration::from_millis(10);
+/// While no more are accepted, a connection is given this long for its login: those that say nothing must not keep out
+/// those that would.
+pub const CROWDED_LOGIN_TIME: Duration = Duration::from_secs(2);
 /// Pause after accepting failed.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,8 @@
 
 use super::config::SessionInfo;
 use super::limits::{
-    ABORT_PATIENCE, IDLE_RECEIVE_BYTES, RECEIVE_BYTES, RECEIVE_IDLE, SEND_TIMEOUT,
+    ABORT_PATIENCE, CROWDED_LOGIN_TIME, IDLE_RECEIVE_BYTES, RECEIVE_BYTES, RECEIVE_IDLE,
+    SEND_TIMEOUT,
 };
 use super::memory::Share;
 use super::session::Session;
@@ -31,6 +32,7 @@ pub(super) struct Link {
     /// A login asks the registrar: what it is told must not get lost.
     pub(super) login_running: Cell<bool>,
     pub(super) login_place: Cell<Option<LoginPlace>>,
+    connected: Instant,
     pub(super) tasks: TaskTable,
     /// Of the core's memory for commands.
     pub(super) share: Share,
@@ -92,6 +94,7 @@ pub(super) async fn serve(
         full_feature: Cell::new(false),
         login_running: Cell::new(false),
         login_place: Cell::new(Some(login)),
+        connected: now(),
         tasks: TaskTable::default(),
         output: Signal::default(),
         input: Signal::default(),
@@ -332,6 +335,15 @@ impl Link {
         let time = timestamp();
         self.protocol.borrow_mut().request_logout(time, seconds);
         self.after_control();
+    }
+
+    /// Others want to log in: ends it if it had its time and has not. One that is being decided goes on.
+    pub(super) fn drop_slow_login(self: &Rc<Self>) {
+        let in_login = !self.full_feature.get() && !self.login_running.get();
+        if in_login && !self.over.get() && now().since(self.connected) >= CROWDED_LOGIN_TIME {
+            tracing::debug!(peer = %self.peer(), "too slow a login while others wait");
+            self.lost();
+        }
     }
 
     /// Ends the session from this side.

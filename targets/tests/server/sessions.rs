@@ -5,6 +5,7 @@ use crate::initiator::{BLOCK, Ended, Initiator, Port, pattern};
 use crate::world::{config, simulate};
 use atoll_reactor::{now, sleep, spawn};
 use atoll_targets::iscsi::pdu::Tsih;
+use atoll_targets::server::limits::{CROWDED_LOGIN_TIME, MAX_CONNECTIONS_IN_LOGIN};
 use atoll_targets::server::{ErrorKind, IscsiServerConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -219,6 +220,28 @@ fn one_who_never_logs_in_is_cut_off() {
         let mut stranger = Initiator::connect(world.at).await;
         stranger.until_end().await;
         assert!(now() - begun >= Duration::from_secs(14));
+    });
+}
+
+#[test]
+fn connections_that_say_nothing_do_not_keep_others_out() {
+    simulate(2, &config(), |world| async move {
+        let mut kept = world.session(Port("kept", 1), "v0").await;
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_IN_LOGIN + 20 {
+            silent.push(Initiator::connect(world.at).await);
+        }
+        let begun = now();
+        let mut honest = world.session(Port("honest", 1), "v0").await;
+        let took = now() - begun;
+        assert!(took < CROWDED_LOGIN_TIME * 3, "{took:?}");
+        honest.test_unit_ready().await.good();
+        kept.test_unit_ready().await.good();
+        // They are not served for longer than a login may take either.
+        for mut stranger in silent {
+            stranger.until_end().await;
+        }
+        kept.test_unit_ready().await.good();
     });
 }
 
