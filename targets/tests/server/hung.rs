@@ -215,3 +215,27 @@ fn a_full_or_broken_pool_is_told_to_who_writes_and_disturbs_nobody_else() {
         assert_eq!(world.held().await, 0);
     });
 }
+
+#[test]
+fn a_write_aborted_while_it_waits_for_blocks_that_another_holds_never_lands() {
+    simulate(3, &config(), |world| async move {
+        let mut holder = world.session(Port("holder", 1), "v0").await;
+        let mut session = world.session(Port("a", 1), "v0").await;
+        write(&mut session, 0, 1, 64).await;
+        let held = hang_write(&world, &mut holder, 0, 2).await;
+        let calls = world.chaos.calls(Op::Write);
+        let data = pattern(3, 8 * BLOCK);
+        let waiting = session.submit(transfer(0x8a, 0, 8), data, 0).await;
+        let waiting = waiting.expect("connected");
+        sleep(Duration::from_millis(10)).await;
+        let aborted = session.manage(Function::AbortTask, waiting).await;
+        assert_eq!(aborted, Ok(Code::FunctionComplete));
+        world.chaos.release();
+        holder.finish(held).await.expect("connected").good();
+        sleep(Duration::from_secs(1)).await;
+        assert_content(&mut session, 0, 2, 8).await;
+        assert_eq!(world.chaos.calls(Op::Write), calls, "it reached the store");
+        assert!(session.is_pending(waiting));
+        assert_eq!(world.held().await, 0);
+    });
+}
