@@ -29,8 +29,8 @@ pub const PAGE_MEMORY_RANGE: (ByteSize, ByteSize) = (ByteSize::mib(1), ByteSize:
 pub const QUEUE_DEPTH_RANGE: (u32, u32) = (1, 4096);
 /// Sessions of the daemon.
 pub const MAX_SESSIONS_RANGE: (u32, u32) = (1, 65_535);
-/// Memory of each core for the data of iSCSI commands.
-pub const COMMAND_MEMORY_RANGE: (ByteSize, ByteSize) = (ByteSize::mib(1), ByteSize::mib(64 << 10));
+/// Memory of each core for the data of iSCSI commands; the longest command has room in the least.
+pub const COMMAND_MEMORY_RANGE: (ByteSize, ByteSize) = (ByteSize::mib(16), ByteSize::mib(64 << 10));
 /// Longest time a reactor may go on polling without work.
 pub const MAX_SPIN: Duration = Duration::from_secs(1);
 /// The time-outs of protocols and stores.

@@ -4,6 +4,7 @@
 use super::limits::{MAX_HELD_BYTES, VOLUME_CHUNK_BYTES, VOLUME_CHUNKS};
 use super::link::Link;
 use super::session::Session;
+use super::steps::Way;
 use super::tasks::{Entry, Kind, Stage, Task};
 use super::volume::{self, Output, Payload, Sink, Work};
 use crate::iscsi::{self, Outcome, TaskHandle};
@@ -179,16 +180,22 @@ impl Link {
     /// Lets commands go on for which there is memory.
     fn admit(self: &Rc<Self>) {
         while let Some((handle, cost)) = self.tasks.first_in_line() {
-            if self.fits(cost) {
-                self.proceed(handle);
-            } else if self.may_step(handle) {
-                self.step(handle);
-            } else {
-                self.wait_for_memory();
-                break;
+            match self.way_of(handle, cost) {
+                Some(way) => self.go(handle, way),
+                None => {
+                    self.wait_for_memory();
+                    break;
+                }
             }
         }
         self.settle();
+    }
+
+    fn go(self: &Rc<Self>, handle: TaskHandle, way: Way) {
+        match way {
+            Way::Whole => self.proceed(handle),
+            Way::Steps => self.step(handle),
+        }
     }
 
     /// Has the line looked at again when other connections have given memory back.
@@ -199,7 +206,7 @@ impl Link {
         let link = self.clone();
         spawn_detached(async move {
             let ready = || match link.tasks.first_in_line() {
-                Some((handle, cost)) => (link.fits(cost) || link.may_step(handle)).then_some(()),
+                Some((handle, cost)) => link.way_of(handle, cost).map(drop),
                 None => Some(()),
             };
             link.state.memory.freed.until(ready).await;
@@ -220,7 +227,7 @@ impl Link {
         used
     }
 
-    fn fits(&self, cost: usize) -> bool {
+    pub(super) fn fits(&self, cost: usize) -> bool {
         let used = self.settle();
         (used == 0 || used + cost <= MAX_HELD_BYTES) && self.share.allows(used + cost)
     }
@@ -235,13 +242,9 @@ impl Link {
             self.expect(handle, 0);
             return true;
         };
-        if self.fits(cost) {
-            self.proceed(handle);
+        if let Some(way) = self.way_of(handle, cost) {
+            self.go(handle, way);
             self.settle();
-            return true;
-        }
-        if self.may_step(handle) {
-            self.step(handle);
             return true;
         }
         if self.tasks.returns_some() || self.output_bytes() > 0 {

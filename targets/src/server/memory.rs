@@ -77,6 +77,11 @@ impl Share {
         }
     }
 
+    /// Bytes that nobody holds, the connection's guaranteed ones among them if it holds nothing.
+    pub(super) fn spare(&self) -> usize {
+        GUARANTEED_BYTES + self.memory.total.saturating_sub(self.memory.used.get())
+    }
+
     /// Whether the connection may hold this much, all together. `settle` comes first.
     pub(super) fn allows(&self, held: usize) -> bool {
         let wanted = held.saturating_sub(GUARANTEED_BYTES);

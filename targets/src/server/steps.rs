@@ -9,11 +9,20 @@ use super::volume::{self, Output, Payload, Sink, Work};
 use crate::iscsi::TaskHandle;
 use crate::scsi::{ByteCount, ByteOffset, ByteRange, VolumeError, VolumeOp};
 use atoll_mapper::{Cancel, Segments};
-use atoll_reactor::spawn_detached;
+use atoll_reactor::{SharedBuf, spawn_detached};
 use std::rc::Rc;
 
 /// Output that may be left of a read's last step when its next one begins.
 const LEFT_BYTES: usize = STEP_BYTES as usize / 4;
+
+/// How a command is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// All of its memory is there.
+    Whole,
+    /// In steps.
+    Steps,
+}
 
 /// One command that is done in steps.
 struct Steps {
@@ -27,12 +36,23 @@ struct Steps {
 }
 
 impl Link {
-    /// Whether a command that waits for memory can go on in steps.
-    pub(super) fn may_step(&self, handle: TaskHandle) -> bool {
-        self.settle() + STEP_BYTES as usize <= GUARANTEED_BYTES && self.tasks.may_step(handle)
+    /// How a command that waits for memory can go on now.
+    pub(super) fn way_of(&self, handle: TaskHandle, cost: usize) -> Option<Way> {
+        if self.fits(cost) {
+            return Some(Way::Whole);
+        }
+        let used = self.settle();
+        match self.tasks.has_steps(handle) {
+            true => {
+                let room = used + STEP_BYTES as usize <= GUARANTEED_BYTES;
+                (room && !self.tasks.is_stepping()).then_some(Way::Steps)
+            }
+            // It may never be more than its fair share otherwise.
+            false => (used == 0 && cost <= self.share.spare()).then_some(Way::Whole),
+        }
     }
 
-    /// Begins the steps of a command for which [`Link::may_step`] holds.
+    /// Begins the steps of a command whose [`Link::way_of`] they are.
     pub(super) fn step(self: &Rc<Self>, handle: TaskHandle) {
         let Some(entry) = self.tasks.remove(handle) else {
             return;
@@ -149,10 +169,7 @@ impl Steps {
             let (Ok(data), true) = (&outcome, done + range.length.0 < self.range.length.0) else {
                 return Some(outcome);
             };
-            let mut protocol = self.link.protocol.borrow_mut();
-            protocol.send_data_in(self.task.handle, data).ok()?;
-            drop(protocol);
-            self.link.output.notify();
+            self.send(data)?;
             let count = range.length.0;
             self.session.count(|counters| counters.read_bytes += count);
             done += count;
@@ -165,6 +182,14 @@ impl Steps {
                 return None;
             }
         }
+    }
+
+    /// `None` if the command is gone.
+    fn send(&self, data: &[SharedBuf]) -> Option<()> {
+        let mut protocol = self.link.protocol.borrow_mut();
+        protocol.send_data_in(self.task.handle, data).ok()?;
+        self.link.output.notify();
+        Some(())
     }
 
     fn end(&self, outcome: Option<Result<Segments, VolumeError>>) {

@@ -196,8 +196,8 @@ impl TaskTable {
         (run, cancels.token(task.handle.index()))
     }
 
-    /// Whether a command waits for memory that can go on in steps, and none does.
-    pub(super) fn may_step(&self, handle: TaskHandle) -> bool {
+    /// Whether a command that waits for memory is one that can be done in steps.
+    pub(super) fn has_steps(&self, handle: TaskHandle) -> bool {
         let kind = |entry: &mut Entry| {
             matches!(
                 entry.stage,
@@ -207,7 +207,12 @@ impl TaskTable {
                 }
             )
         };
-        !self.stepping.get() && self.with(handle, kind) == Some(true)
+        self.with(handle, kind) == Some(true)
+    }
+
+    /// Whether one is being done in steps.
+    pub(super) fn is_stepping(&self) -> bool {
+        self.stepping.get()
     }
 
     /// The next step's data is to come, and begins so many bytes from the start; false if the command was aborted.

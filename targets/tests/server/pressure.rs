@@ -235,3 +235,27 @@ fn many_parameter_lists_that_never_come_hold_no_more_than_is_allowed() {
         assert!(refused > 50, "{refused} refused");
     });
 }
+
+#[test]
+fn a_command_that_has_no_steps_waits_for_its_memory_and_is_done() {
+    simulate(2, &scarce(), |world| async move {
+        // WRITE SAME of a pattern holds 1 MiB, more than a fair share of so little.
+        let mut sessions = Vec::new();
+        for number in 0..4 {
+            let mut session = world.session(Port("same", number), "v0").await;
+            let lba = u32::from(number) * 8192;
+            let block = pattern(u64::from(number), BLOCK);
+            let cdb = transfer(0x93, lba, 8192);
+            let tag = session.submit(cdb, block, 0).await.expect("connected");
+            sessions.push((session, tag));
+        }
+        for (number, (session, tag)) in sessions.iter_mut().enumerate() {
+            session.finish(*tag).await.expect("connected").good();
+            let lba = number as u32 * 8192;
+            let back = session.read(lba, 8192).await.expect("connected").good();
+            let block = pattern(number as u64, BLOCK);
+            assert!(back.chunks(BLOCK).all(|copy| copy == block));
+        }
+        until_nothing_is_held(&world).await;
+    });
+}
