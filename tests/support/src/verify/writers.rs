@@ -200,9 +200,8 @@ impl Writers {
     /// Ends all sessions in order. Panics if one has failed.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        for failure in self.join() {
-            panic!("a session failed: {failure}");
-        }
+        let failures: Vec<String> = self.join().iter().map(Failure::to_string).collect();
+        assert!(failures.is_empty(), "sessions failed: {failures:?}");
     }
 }
 
