@@ -12,6 +12,7 @@ use std::time::Duration;
 use atoll_e2e::daemon::{IQN, fsck};
 use atoll_e2e::initiator::{Durability, Initiator};
 use atoll_e2e::process::Signal;
+use atoll_e2e::raw::RawSession;
 use atoll_e2e::{Daemon, Options, Scratch};
 use serde_json::json;
 
@@ -164,4 +165,59 @@ fn a_daemon_with_a_thousand_volumes_is_idle_and_small() {
     let rss = daemon.rss_kib();
     assert!(rss <= MAX_RSS_KIB, "{rss} KiB resident");
     eprintln!("{VOLUMES} volumes: CPU ticks in {WINDOW:?}: {used:?}; {rss} KiB resident");
+}
+
+/// R5: a hundred sessions that are idle take under 1 % of a core over 10 s and 64 KiB each at most, and are served when
+/// they have something to do again.
+#[test]
+fn a_hundred_idle_sessions_cost_nothing_and_are_answered_at_once() {
+    const SESSIONS: u32 = 100;
+    const WARM: u32 = 8;
+    const WINDOW: Duration = Duration::from_secs(10);
+    const WINDOWS: usize = 3; // the last of the work before may reach into the first
+    const TICKS_PER_SECOND: u64 = 100; // USER_HZ, the same on every Linux
+    const MAX_KIB: u64 = 64;
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(Options::in_dir(scratch.path()));
+    daemon.export_new("vol", "64M", &[]);
+    let target = format!("{IQN}:vol");
+    let data = |number: u32| vec![number as u8; 256 << 10];
+    let busy = |number: u32| {
+        let mut session = RawSession::login(daemon.iscsi(), &target, number)
+            .unwrap_or_else(|e| panic!("session {number}: {e}"));
+        let lba = u64::from(number) * 512;
+        session.write(lba, &data(number)).expect("a write");
+        let read = session.read(lba, 512).expect("a read");
+        assert!(read == data(number), "session {number}");
+        session
+    };
+    // What the first ones touch of pools and maps is not theirs alone.
+    let mut warm: Vec<RawSession> = (0..WARM).map(busy).collect();
+    thread::sleep(Duration::from_secs(1));
+    let before = daemon.rss_kib();
+    let mut sessions: Vec<RawSession> = (WARM..WARM + SESSIONS).map(busy).collect();
+    let limit = WINDOW.as_secs() * TICKS_PER_SECOND / 100;
+    let mut used = Vec::new();
+    while used.len() < WINDOWS && used.last().is_none_or(|&ticks| ticks >= limit) {
+        let before = daemon.cpu_ticks();
+        // They answer pings, as initiators do.
+        thread::scope(|scope| {
+            for session in warm.iter_mut().chain(&mut sessions) {
+                scope.spawn(|| session.idle(WINDOW).expect("the session lives"));
+            }
+        });
+        used.push(daemon.cpu_ticks() - before);
+    }
+    let each = daemon.rss_kib().saturating_sub(before) / u64::from(SESSIONS);
+    eprintln!("{SESSIONS} sessions: CPU ticks in each {WINDOW:?}: {used:?}; {each} KiB each");
+    assert!(
+        used.last().is_some_and(|&ticks| ticks < limit),
+        "CPU ticks in each {WINDOW:?}: {used:?}, limit {limit}"
+    );
+    assert!(each <= MAX_KIB, "{each} KiB for each session");
+    for (number, session) in (WARM..).zip(&mut sessions) {
+        let read = session.read(u64::from(number) * 512, 512);
+        let read = read.unwrap_or_else(|e| panic!("session {number} after idling: {e}"));
+        assert!(read == data(number), "session {number}");
+    }
 }

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Faulted,
     /// Another operation is under way; try again.
     Busy,
+    /// Who asked for it does not want it any more ([`crate::Cancel`]). What had begun at the store is done.
+    Cancelled,
     /// It was closed.
     Closed,
     /// Somebody else owns it.

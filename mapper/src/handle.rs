@@ -1,5 +1,6 @@
 //! An opened volume as any core uses it: on the home core directly, elsewhere by an outpost.
 
+use crate::cancel::Cancel;
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::ResourceId;
@@ -24,6 +25,8 @@ pub struct VolumeHandle {
     id: ResourceId,
     home: CoreHandle,
     shared: Arc<VolumeShared>,
+    /// Carried by the operations that are begun with this handle.
+    cancel: Cancel,
 }
 
 /// The volume as this core has it.
@@ -34,7 +37,22 @@ enum Here {
 
 impl VolumeHandle {
     pub(crate) fn new(id: ResourceId, home: CoreHandle, shared: Arc<VolumeShared>) -> VolumeHandle {
-        VolumeHandle { id, home, shared }
+        VolumeHandle {
+            id,
+            home,
+            shared,
+            cancel: Cancel::never(),
+        }
+    }
+
+    /// The same volume, for an operation that carries `cancel`: once that is cancelled, nothing of the operation that
+    /// has not reached the store is begun any more, and it fails with `Cancelled`.
+    #[must_use]
+    pub fn with_cancel(&self, cancel: Cancel) -> VolumeHandle {
+        VolumeHandle {
+            cancel,
+            ..self.clone()
+        }
     }
 
     pub fn id(&self) -> ResourceId {
@@ -88,10 +106,12 @@ impl VolumeHandle {
     /// Makes everything that was acknowledged before durable.
     pub async fn flush(&self) -> Result<()> {
         count(&self.shared.counters_here().flushes, 1);
-        self.told(
+        let outcome = async {
+            self.lease()?;
             self.at_home(|volume| async move { volume.flush().await })
-                .await,
-        )
+                .await
+        };
+        self.told(outcome.await)
     }
 
     /// Gives a range back; it reads as zeros.
@@ -185,7 +205,9 @@ impl VolumeHandle {
     }
 
     fn lease(&self) -> Result<Lease> {
-        Ok(Lease::limited(core_state()?.io_timeout))
+        let lease = Lease::limited(core_state()?.io_timeout).cancelled_by(self.cancel.clone());
+        lease.check()?;
+        Ok(lease)
     }
 
     fn told<T>(&self, outcome: Result<T>) -> Result<T> {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+mod cancel;
 mod catalogue;
 mod core_state;
 pub mod error;
@@ -17,6 +18,7 @@ mod pool;
 pub mod types;
 mod volume;
 
+pub use cancel::{Cancel, CancelSlots};
 pub use catalogue::{
     ExportInfo, MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, MapperConfig, NewPool, NewVolume, PoolFactory,
     PoolInfo, VOLUME_SIZE_UNIT, VolumeInfo, clear_faults, faulted_pools,

@@ -28,7 +28,9 @@ pub const PAGE_MEMORY_RANGE: (ByteSize, ByteSize) = (ByteSize::mib(1), ByteSize:
 /// Commands that one session may have outstanding.
 pub const QUEUE_DEPTH_RANGE: (u32, u32) = (1, 4096);
 /// Sessions of the daemon.
-pub const MAX_SESSIONS_RANGE: (u32, u32) = (1, 65_536);
+pub const MAX_SESSIONS_RANGE: (u32, u32) = (1, 65_535);
+/// Memory of each core for the data of iSCSI commands; the longest command has room in the least.
+pub const COMMAND_MEMORY_RANGE: (ByteSize, ByteSize) = (ByteSize::mib(16), ByteSize::mib(64 << 10));
 /// Longest time a reactor may go on polling without work.
 pub const MAX_SPIN: Duration = Duration::from_secs(1);
 /// The time-outs of protocols and stores.
@@ -86,6 +88,8 @@ pub struct Iscsi {
     pub queue_depth: u32,
     /// Sessions of all targets together; more are refused at login.
     pub max_sessions: u32,
+    /// Bytes of each core that all sessions share for the data of commands under way; every session has 512 KiB besides.
+    pub command_memory: ByteSize,
     /// How long a connection may take to log in.
     pub login_timeout: Span,
     /// Silence of an initiator after which it is pinged with a NOP-In.
@@ -213,6 +217,7 @@ impl Default for Iscsi {
             advertise: None,
             queue_depth: 128,
             max_sessions: 1024,
+            command_memory: ByteSize::mib(64),
             login_timeout: Span(Duration::from_secs(15)),
             nop_interval: Span(Duration::from_secs(10)),
             nop_timeout: Span(Duration::from_secs(10)),
@@ -359,6 +364,11 @@ impl Config {
         let iscsi = &self.iscsi;
         in_range("iscsi.queue_depth", iscsi.queue_depth, QUEUE_DEPTH_RANGE)?;
         in_range("iscsi.max_sessions", iscsi.max_sessions, MAX_SESSIONS_RANGE)?;
+        in_range(
+            "iscsi.command_memory",
+            iscsi.command_memory,
+            COMMAND_MEMORY_RANGE,
+        )?;
         timeout("iscsi.login_timeout", iscsi.login_timeout)?;
         timeout("iscsi.nop_interval", iscsi.nop_interval)?;
         timeout("iscsi.nop_timeout", iscsi.nop_timeout)?;

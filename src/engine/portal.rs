@@ -83,6 +83,7 @@ impl Portal {
             advertise: advertised(iscsi),
             queue_depth: iscsi.queue_depth,
             max_sessions: iscsi.max_sessions,
+            command_memory: iscsi.command_memory.get(),
             login_timeout: iscsi.login_timeout.0,
             nop_interval: iscsi.nop_interval.0,
             nop_timeout: iscsi.nop_timeout.0,

@@ -1,7 +1,8 @@
-//! How long an operation may begin work at the store. Who gave up waiting for it must not find it
-//! taking effect later, over what was written meanwhile: what has not reached the store by then
-//! never does. What has reached it keeps its blocks until the store has ended it.
+//! How long an operation may begin work at the store: until its time is over, or it is cancelled. Who
+//! gave up waiting for it must not find it taking effect later, over what was written meanwhile: what
+//! has not reached the store by then never does. What has reached it keeps its blocks until the store has ended it.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use atoll_reactor::{Instant, now};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub(crate) struct Lease {
     /// None: for as long as it takes.
     pub(super) deadline: Option<Instant>,
+    cancel: Cancel,
 }
 
 impl Lease {
@@ -18,12 +20,21 @@ impl Lease {
     pub(crate) fn limited(limit: Duration) -> Lease {
         Lease {
             deadline: Some(now() + limit),
+            cancel: Cancel::never(),
         }
     }
 
     /// For the volume's own work, which nobody gives up.
     pub(crate) fn unlimited() -> Lease {
-        Lease { deadline: None }
+        Lease {
+            deadline: None,
+            cancel: Cancel::never(),
+        }
+    }
+
+    /// The same, and it ends when `cancel` says so.
+    pub(crate) fn cancelled_by(self, cancel: Cancel) -> Lease {
+        Lease { cancel, ..self }
     }
 
     /// Asked in the same turn as the store, or a change of the map, is begun with.
@@ -32,6 +43,12 @@ impl Lease {
             return Err(Error::new(
                 ErrorKind::Timeout,
                 "it was given up before it reached the store",
+            ));
+        }
+        if self.cancel.is_cancelled() {
+            return Err(Error::new(
+                ErrorKind::Cancelled,
+                "it was cancelled before it reached the store",
             ));
         }
         Ok(())

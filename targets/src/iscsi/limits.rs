@@ -8,6 +8,8 @@ pub const BHS_LENGTH: usize = 48;
 pub const MAX_AHS_LENGTH: usize = 255 * 4;
 /// Longest CDB accepted, standard 16 bytes plus extended CDB AHS (SPC-4 variable-length CDBs are at most 260).
 pub const MAX_CDB_LENGTH: usize = 260;
+/// FirstBurstLength of this target: the most unsolicited data of one command.
+pub const TARGET_FIRST_BURST_LENGTH: u32 = 256 * 1024;
 /// What either side may send in one data segment until it is told otherwise (§13.12).
 pub const DEFAULT_MAX_RECV_DATA_SEGMENT_LENGTH: u32 = 8192;
 /// What this target declares by default for its own MaxRecvDataSegmentLength.
@@ -47,6 +49,9 @@ pub const MAX_SENSE_LENGTH: usize = 252;
 
 /// Bytes of output queued above which nothing more is read from the peer.
 pub const MAX_QUEUED_OUTPUT: usize = 4 * 1024 * 1024;
+/// The part of it above which nothing more is read that is the connection's own: text, sense data, echoed pings. What is
+/// the server's payload counts in the server's memory.
+pub const MAX_QUEUED_OWNED: usize = 128 * 1024;
 /// Chunks of output queued above which nothing more is read from the peer.
 pub const MAX_QUEUED_CHUNKS: usize = 4096;
 

@@ -4,12 +4,13 @@
 use super::limits::{MAX_HELD_BYTES, VOLUME_CHUNK_BYTES, VOLUME_CHUNKS};
 use super::link::Link;
 use super::session::Session;
+use super::steps::Way;
 use super::tasks::{Entry, Kind, Stage, Task};
 use super::volume::{self, Output, Payload, Sink, Work};
 use crate::iscsi::{self, Outcome, TaskHandle};
 use crate::scsi::{
     self, Action, ByteCount, ByteRange, Command, DataOutNeed, Fill, Lun, LunAddress, Request,
-    Response, SenseBytes, SenseFormat, Status, VolumeOp,
+    Response, SenseBytes, SenseFormat, Status, VolumeError, VolumeOp,
 };
 use atoll_reactor::{SharedBuf, now, spawn_detached};
 use std::rc::Rc;
@@ -19,6 +20,14 @@ const LUNS: [Lun; 1] = [match Lun::new(0) {
     Some(lun) => lun,
     None => panic!("0 is a logical unit number"),
 }];
+
+/// Of a command for which there is no memory, and none comes back before it is answered (SAM-5 5.3.1).
+fn task_set_full() -> Response {
+    Response {
+        status: Status::TaskSetFull,
+        ..Response::good()
+    }
+}
 
 impl Task {
     fn new(command: &iscsi::Command, parsed: Command) -> Task {
@@ -66,10 +75,14 @@ impl Link {
         match need {
             DataOutNeed::Parameters(ByteCount(length)) => {
                 task.transfer = length;
+                let held = usize::try_from(length).unwrap_or(usize::MAX);
+                if !self.fits(held) {
+                    return self.answer(&session, &task, task_set_full(), &[]);
+                }
                 self.tasks.insert(Entry {
                     task,
                     stage: Stage::Parameters(Vec::new()),
-                    held: 0,
+                    held,
                 });
                 self.expect(task.handle, length);
             }
@@ -102,14 +115,23 @@ impl Link {
                 list.extend_from_slice(bytes);
             }
             Stage::Payload { payload, .. } => payload.put(offset as usize, bytes),
-            Stage::Queued { .. } | Stage::Running(_) => {}
+            Stage::Steps {
+                payload: Some((payload, begins)),
+                ..
+            } => payload.put(offset as usize - *begins as usize, bytes),
+            Stage::Queued { .. } | Stage::Running(_) | Stage::Steps { .. } => {}
         });
     }
 
     /// All data of a command is there.
     pub(super) fn data_complete(self: &Rc<Self>, handle: TaskHandle) {
-        let gathered =
-            |entry: &mut Entry| matches!(entry.stage, Stage::Parameters(_) | Stage::Payload { .. });
+        let gathered = |entry: &mut Entry| {
+            if let Stage::Steps { arrived, .. } = &mut entry.stage {
+                *arrived = true;
+                self.steps.notify();
+            }
+            matches!(entry.stage, Stage::Parameters(_) | Stage::Payload { .. })
+        };
         if self.tasks.with(handle, gathered) != Some(true) {
             return;
         }
@@ -158,17 +180,56 @@ impl Link {
     /// Lets commands go on for which there is memory.
     fn admit(self: &Rc<Self>) {
         while let Some((handle, cost)) = self.tasks.first_in_line() {
-            if !self.fits(cost) {
-                return;
+            match self.way_of(handle, cost) {
+                Some(way) => self.go(handle, way),
+                None => {
+                    self.wait_for_memory();
+                    break;
+                }
             }
-            self.proceed(handle);
+        }
+        self.settle();
+    }
+
+    fn go(self: &Rc<Self>, handle: TaskHandle, way: Way) {
+        match way {
+            Way::Whole => self.proceed(handle),
+            Way::Steps => self.step(handle),
         }
     }
 
-    fn fits(&self, cost: usize) -> bool {
-        let sent = self.protocol.borrow().queued_output() + self.sending.get();
-        let used = self.tasks.held() + sent;
-        used == 0 || used + cost <= MAX_HELD_BYTES
+    /// Has the line looked at again when other connections have given memory back.
+    fn wait_for_memory(self: &Rc<Self>) {
+        if self.waits_for_memory.replace(true) {
+            return;
+        }
+        let link = self.clone();
+        spawn_detached(async move {
+            let ready = || match link.tasks.first_in_line() {
+                Some((handle, cost)) => link.way_of(handle, cost).map(drop),
+                None => Some(()),
+            };
+            link.state.memory.freed.until(ready).await;
+            link.waits_for_memory.set(false);
+            link.make_room();
+        });
+    }
+
+    /// Bytes that are queued to be sent or on their way out.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.protocol.borrow().queued_output() + self.sending.get()
+    }
+
+    /// Accounts for what the connection holds now, and tells how much that is.
+    pub(super) fn settle(&self) -> usize {
+        let used = self.tasks.held() + self.output_bytes();
+        self.share.settle(used);
+        used
+    }
+
+    pub(super) fn fits(&self, cost: usize) -> bool {
+        let used = self.settle();
+        (used == 0 || used + cost <= MAX_HELD_BYTES) && self.share.allows(used + cost)
     }
 
     /// Data is due for a command that waits for memory, and nothing is read before that is decided. True if it was.
@@ -181,23 +242,19 @@ impl Link {
             self.expect(handle, 0);
             return true;
         };
-        if self.fits(cost) {
-            self.proceed(handle);
+        if let Some(way) = self.way_of(handle, cost) {
+            self.go(handle, way);
+            self.settle();
             return true;
         }
-        let output = self.protocol.borrow().queued_output() + self.sending.get();
-        if self.tasks.returns_some() || output > 0 {
+        if self.tasks.returns_some() || self.output_bytes() > 0 {
             return false;
         }
         // All memory is held by writes whose data lies behind this command's.
         if let Some(entry) = self.tasks.remove(handle)
             && let Some(session) = self.unit_session()
         {
-            let full = Response {
-                status: Status::TaskSetFull,
-                ..Response::good()
-            };
-            self.answer(&session, &entry.task, full, &[]);
+            self.answer(&session, &entry.task, task_set_full(), &[]);
         }
         true
     }
@@ -251,21 +308,16 @@ impl Link {
         self.expect(handle, length);
     }
 
-    /// Runs a command on the volume, to its end, whatever becomes of the connection.
+    /// Runs a command on the volume, to its end or until it is aborted, whatever becomes of the connection.
     fn run(self: &Rc<Self>, session: &Rc<Session>, task: Task, held: usize, work: Work) {
-        let number = self.tasks.begin_run(task, held);
+        let most = self.state.shared.config.most_commands();
+        let (number, cancel) = self.tasks.begin_run(task, held, most);
         let (link, session) = (self.clone(), session.clone());
         spawn_detached(async move {
             let Some(unit) = &session.unit else { return };
-            let outcome = volume::run(&unit.target.target.volume, work).await;
+            let outcome = volume::run(&unit.target.target.volume, cancel, work).await;
             if link.tasks.end_run(task.handle, number, held) {
-                match outcome {
-                    Ok(Output::Data(data)) => {
-                        link.answer(&session, &task, Response::good(), &data);
-                    }
-                    Ok(Output::Response(response)) => link.answer(&session, &task, response, &[]),
-                    Err(error) => link.answer(&session, &task, error.into(), &[]),
-                }
+                link.finish(&session, &task, outcome);
             }
             if task.command.writes_medium() {
                 unit.target.target.look_at_room();
@@ -275,8 +327,24 @@ impl Link {
         });
     }
 
+    /// Answers a command that has run.
+    pub(super) fn finish(
+        &self,
+        session: &Session,
+        task: &Task,
+        outcome: Result<Output, VolumeError>,
+    ) {
+        match outcome {
+            Ok(Output::Data(data)) => self.answer(session, task, Response::good(), &data),
+            Ok(Output::Response(response)) => self.answer(session, task, response, &[]),
+            Err(error) => self.answer(session, task, error.into(), &[]),
+        }
+    }
+
     /// Something was sent or has ended: what waits for memory may go on.
     pub(super) fn make_room(self: &Rc<Self>) {
+        self.settle();
+        self.steps.notify();
         if self.tasks.first_in_line().is_some() {
             self.admit();
             self.pump(&mut [].as_slice());

@@ -21,6 +21,9 @@ pub struct IscsiServerConfig {
     pub queue_depth: u32,
     /// Sessions of all targets together, discovery included, 1 to [`limits::MAX_SESSIONS`].
     pub max_sessions: u32,
+    /// Bytes of each core that its connections share for the data of commands under way, from
+    /// [`limits::MIN_COMMAND_MEMORY`]; each connection has [`limits::GUARANTEED_BYTES`] besides.
+    pub command_memory: u64,
     /// From connecting to full feature phase.
     pub login_timeout: Duration,
     /// Silence of an initiator after which it is pinged.
@@ -36,6 +39,7 @@ impl Default for IscsiServerConfig {
             advertise: Vec::new(),
             queue_depth: iscsi::limits::DEFAULT_QUEUE_DEPTH,
             max_sessions: limits::DEFAULT_MAX_SESSIONS,
+            command_memory: limits::DEFAULT_COMMAND_MEMORY,
             login_timeout: iscsi::limits::LOGIN_TIMEOUT,
             nop_interval: iscsi::limits::PING_INTERVAL,
             nop_timeout: iscsi::limits::PING_TIMEOUT,
@@ -65,6 +69,14 @@ impl IscsiServerConfig {
             self.max_sessions,
             limits::MAX_SESSIONS,
         )?;
+        if self.command_memory < limits::MIN_COMMAND_MEMORY {
+            let text = format!(
+                "the memory for commands must be at least {} bytes, not {}",
+                limits::MIN_COMMAND_MEMORY,
+                self.command_memory
+            );
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
         for (what, span) in [
             ("login timeout", self.login_timeout),
             ("ping interval", self.nop_interval),
@@ -76,6 +88,11 @@ impl IscsiServerConfig {
             }
         }
         Ok(())
+    }
+
+    /// Commands that one session may have at a time, those outside of the queue included.
+    pub(super) fn most_commands(&self) -> usize {
+        (self.queue_depth + iscsi::limits::MAX_IMMEDIATE_TASKS) as usize
     }
 
     pub(super) fn connection(&self) -> iscsi::Config {

@@ -12,7 +12,7 @@ use super::wait::{Either, race};
 use crate::scsi::{ByteCount, LogicalUnit, LuConfig, Threshold};
 use atoll_reactor::net::{DetachedStream, TcpListener};
 use atoll_reactor::{CoreHandle, sleep, spawn_detached, timeout};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,7 @@ async fn accept(first: Rc<CoreState>, listener: TcpListener) {
         }
         if !shared.may_accept() {
             // More wait in the listener's queue until some have logged in, or were too slow.
+            drop_slow_logins(shared).await;
             sleep(LOGIN_ROOM_INTERVAL).await;
             continue;
         }
@@ -97,6 +98,18 @@ async fn accept(first: Rc<CoreState>, listener: TcpListener) {
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+async fn drop_slow_logins(shared: &Arc<Shared>) {
+    for core in 0..shared.cores.len() {
+        // A core that has stopped serves none.
+        let _ = on_core(shared, core, |state| async move {
+            for link in state.links_of(None) {
+                link.drop_slow_login();
+            }
+        })
+        .await;
     }
 }
 
@@ -136,6 +149,7 @@ pub(super) async fn add_target(first: Rc<CoreState>, spec: TargetSpec) -> Result
         let target = target.clone();
         on_core(&first.shared, core, move |state| async move {
             let local = LocalTarget {
+                held: Cell::new(0),
                 counters: RefCell::default(),
                 target,
             };
@@ -243,6 +257,18 @@ pub(super) async fn sessions(first: Rc<CoreState>) -> Result<Vec<SessionInfo>> {
         all.extend(here.await?);
     }
     all.sort_by_key(|session| session.tsih);
+    Ok(all)
+}
+
+/// Bytes held for commands, by core.
+pub(super) async fn command_memory(first: Rc<CoreState>) -> Result<Vec<usize>> {
+    let mut all = Vec::new();
+    for core in 0..first.shared.cores.len() {
+        let here = on_core(&first.shared, core, |state| async move {
+            state.links_of(None).iter().map(|link| link.settle()).sum()
+        });
+        all.push(here.await?);
+    }
     Ok(all)
 }
 

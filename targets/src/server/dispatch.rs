@@ -73,8 +73,7 @@ impl Link {
 
     /// Answers a logout after all that the session had begun has ended.
     async fn log_out(self: Rc<Self>) {
-        let quiet = || self.tasks.is_quiet().then_some(());
-        self.ended.until(quiet).await;
+        self.until_quiet().await;
         // The connection may have ended meanwhile.
         let _ = self.protocol.borrow_mut().complete_logout(timestamp());
         self.pump(&mut [].as_slice());
@@ -90,7 +89,6 @@ impl Link {
             _ => tracing::info!(peer = %self.peer(), initiator, %reason, "a connection ends"),
         }
         self.end_tasks();
-        self.login_place.take();
         self.closing();
     }
 

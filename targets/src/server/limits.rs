@@ -7,15 +7,28 @@ use std::time::Duration;
 pub const DEFAULT_MAX_SESSIONS: u32 = 1024;
 /// Ceiling of the configured number of sessions: their handles (TSIH) have 16 bits, zero is none.
 pub const MAX_SESSIONS: u32 = 65_535;
-/// Connections that have not completed their login; no more are accepted until one has.
+/// Connections that have not completed their login, or are ending without one; no more are accepted until one of them
+/// is gone. With [`MAX_SESSIONS`] it bounds all connections there are.
 pub const MAX_CONNECTIONS_IN_LOGIN: usize = 256;
 /// How often accepting looks whether a connection in login has gone on.
 pub const LOGIN_ROOM_INTERVAL: Duration = Duration::from_millis(10);
+/// While no more are accepted, a connection is given this long for its login: those that say nothing must not keep out
+/// those that would.
+pub const CROWDED_LOGIN_TIME: Duration = Duration::from_secs(2);
 /// Pause after accepting failed.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Bytes of one core that all its connections share for commands under way, unless configured otherwise.
+pub const DEFAULT_COMMAND_MEMORY: u64 = 64 << 20;
+/// Least that may be configured.
+pub const MIN_COMMAND_MEMORY: u64 = 1 << 20;
+/// Bytes for commands under way that every connection has besides, whatever others hold.
+pub const GUARANTEED_BYTES: usize = 512 << 10;
+/// Bytes of one step of a read or write that is too long for the memory there is. What is left of the guaranteed bytes
+/// is for short commands beside it.
+pub const STEP_BYTES: u64 = 256 << 10;
 /// Bytes of one connection's commands that are held at a time: data on its way to the volume, from it, and queued to
-/// be sent. A command beyond waits; at least one always fits.
+/// be sent. A command beyond waits.
 pub const MAX_HELD_BYTES: usize = 32 << 20;
 /// Bytes that are received at a time while there is traffic.
 pub const RECEIVE_BYTES: usize = 256 << 10;
@@ -31,6 +44,11 @@ pub const SEND_SLICES: usize = 240;
 pub const SEND_COPY_BYTES: usize = 512;
 /// Bytes of gathered headers in one buffer.
 pub const SEND_GATHER_BYTES: usize = 4 << 10;
+
+/// How long a peer may take none of a send before it is dropped.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an abortion, and the end of a session, wait for what has begun at a store that does not answer.
+pub const ABORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A large command is run on the volume in parts of this many bytes.
 pub const VOLUME_CHUNK_BYTES: u64 = 1 << 20;
@@ -54,6 +72,9 @@ pub const PORTAL_GROUP_TAG: u16 = 1;
 const _: () = {
     let largest = crate::scsi::DEFAULT_MAX_TRANSFER.0;
     assert!(MAX_HELD_BYTES as u64 >= largest);
+    // The first step takes all unsolicited data, and a step has room in what is guaranteed.
+    assert!(STEP_BYTES >= crate::iscsi::limits::TARGET_FIRST_BURST_LENGTH as u64);
+    assert!(STEP_BYTES <= GUARANTEED_BYTES as u64 && STEP_BYTES.is_multiple_of(4096));
     assert!(VOLUME_CHUNK_BYTES <= atoll_mapper::MAX_IO_BYTES);
     assert!(SEND_COPY_BYTES < SEND_GATHER_BYTES);
 };

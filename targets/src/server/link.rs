@@ -2,7 +2,11 @@
 //! them. What the events mean is in `dispatch`, what commands do in `tasks`.
 
 use super::config::SessionInfo;
-use super::limits::{IDLE_RECEIVE_BYTES, RECEIVE_BYTES, RECEIVE_IDLE};
+use super::limits::{
+    ABORT_PATIENCE, CROWDED_LOGIN_TIME, IDLE_RECEIVE_BYTES, RECEIVE_BYTES, RECEIVE_IDLE,
+    SEND_TIMEOUT,
+};
+use super::memory::Share;
 use super::session::Session;
 use super::state::{CoreState, LinkId, LoginPlace, Place, TargetId, on_core};
 use super::tasks::TaskTable;
@@ -28,7 +32,14 @@ pub(super) struct Link {
     /// A login asks the registrar: what it is told must not get lost.
     pub(super) login_running: Cell<bool>,
     pub(super) login_place: Cell<Option<LoginPlace>>,
+    connected: Instant,
     pub(super) tasks: TaskTable,
+    /// Of the core's memory for commands.
+    pub(super) share: Share,
+    /// Something waits for room in it.
+    pub(super) waits_for_memory: Cell<bool>,
+    /// A command that is done in steps may go on.
+    pub(super) steps: Signal,
     /// There may be something to send.
     pub(super) output: Signal,
     /// There may be room for input again.
@@ -73,6 +84,9 @@ pub(super) async fn serve(
     let protocol = Connection::new(state.shared.config.connection(), timestamp());
     let link = Rc::new(Link {
         id: state.new_link_id(),
+        share: Share::of(state.memory.clone()),
+        waits_for_memory: Cell::new(false),
+        steps: Signal::default(),
         state,
         stream,
         protocol: RefCell::new(protocol),
@@ -80,6 +94,7 @@ pub(super) async fn serve(
         full_feature: Cell::new(false),
         login_running: Cell::new(false),
         login_place: Cell::new(Some(login)),
+        connected: now(),
         tasks: TaskTable::default(),
         output: Signal::default(),
         input: Signal::default(),
@@ -99,15 +114,17 @@ pub(super) async fn serve(
     drop(place);
 }
 
-/// After the transport has ended: waits for what the connection had begun, then forgets it.
+/// After the transport has ended: waits for what the connection had begun, then forgets it and gives its places free.
 async fn clean_up(link: &Rc<Link>) {
     link.lost();
-    let quiet = || (!link.login_running.get() && link.tasks.is_quiet()).then_some(());
-    link.ended.until(quiet).await;
+    let decided = || (!link.login_running.get()).then_some(());
+    link.ended.until(decided).await;
+    link.until_quiet().await;
     let session = link.session.borrow_mut().take();
     if let Some(session) = session {
         unregister(&link.state, session.tsih).await;
     }
+    link.login_place.take();
     link.state.links.borrow_mut().remove(&link.id);
     link.state.changed.notify();
 }
@@ -205,11 +222,18 @@ async fn transmit(link: Rc<Link>) {
         let next = link.output.until(|| link.next_batch(&mut gatherer)).await;
         let Some(batch) = next else { break };
         link.sending.set(batch.bytes);
-        let sent = link.stream.send_all(batch.slices).await;
+        let sent = timeout(SEND_TIMEOUT, link.stream.send_all(batch.slices)).await;
         link.sending.set(0);
-        if let Err(error) = sent {
-            tracing::debug!(%error, "a connection was lost");
-            break;
+        match sent {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection was lost");
+                break;
+            }
+            Err(_) => {
+                tracing::info!(peer = %link.peer(), "a peer takes no output: it is dropped");
+                break;
+            }
         }
         link.make_room();
     }
@@ -285,11 +309,25 @@ impl Link {
         }
         self.stream.shutdown();
         self.end_tasks();
-        self.login_place.take();
         self.move_timer();
         self.output.notify();
         self.input.notify();
         self.ended.notify();
+        self.steps.notify();
+        if self.waits_for_memory.get() {
+            self.state.memory.freed.notify();
+        }
+    }
+
+    /// Until nothing that was begun runs on the volume any more, or a store that does not answer was waited for.
+    pub(super) async fn until_quiet(&self) {
+        let quiet = || self.tasks.is_quiet().then_some(());
+        if timeout(ABORT_PATIENCE, self.ended.until(quiet))
+            .await
+            .is_err()
+        {
+            tracing::warn!(peer = %self.peer(), "a session ends while a store does not answer to what it had begun");
+        }
     }
 
     /// Asks the initiator to log out within `seconds`; it is dropped when it does not.
@@ -297,6 +335,15 @@ impl Link {
         let time = timestamp();
         self.protocol.borrow_mut().request_logout(time, seconds);
         self.after_control();
+    }
+
+    /// Others want to log in: ends it if it had its time and has not. One that is being decided goes on.
+    pub(super) fn drop_slow_login(self: &Rc<Self>) {
+        let in_login = !self.full_feature.get() && !self.login_running.get();
+        if in_login && !self.over.get() && now().since(self.connected) >= CROWDED_LOGIN_TIME {
+            tracing::debug!(peer = %self.peer(), "too slow a login while others wait");
+            self.lost();
+        }
     }
 
     /// Ends the session from this side.

@@ -24,6 +24,9 @@ impl Link {
                     target_alias: None,
                 };
                 tracing::debug!(peer = %self.peer(), initiator = name, tsih = session.tsih.0, "login");
+                if let Some(unit) = &session.unit {
+                    self.share.belong_to(unit.target.clone());
+                }
                 *self.session.borrow_mut() = Some(Rc::new(session));
                 // The connection may have ended meanwhile; its end gives the place back.
                 let _ = self.protocol.borrow_mut().accept_login(timestamp(), accept);

@@ -1,7 +1,9 @@
-//! Task management (RFC 7143 §11.5, SAM-5 7): aborted commands get no answer, what they had begun on the volume runs to
-//! its end, and the function is answered only after that, so that nothing it ended takes effect later (§4.2.3.3).
+//! Task management (RFC 7143 §11.5, SAM-5 7): aborted commands get no answer, what they had begun at the store runs to
+//! its end, and the function is answered only after that, so that nothing it ended takes effect later (§4.2.3.3). A store
+//! that does not answer is waited for so long and no longer: the initiator must be able to go on with other commands.
 
 use super::commands::is_unit;
+use super::limits::ABORT_PATIENCE;
 use super::link::Link;
 use super::session::Session;
 use super::state::{CoreState, TargetId, on_core};
@@ -9,7 +11,7 @@ use super::tasks::RunNumber;
 use crate::iscsi::pdu::{Lun, TaskManagementFunction, TaskManagementResponseCode, Tsih};
 use crate::iscsi::{TaskHandle, TaskManagementHandle};
 use crate::scsi::UnitAttention;
-use atoll_reactor::spawn_detached;
+use atoll_reactor::{Instant, now, spawn_detached, timeout_at};
 use std::rc::Rc;
 
 /// Which sessions of the target a function reaches besides the one that asks.
@@ -49,7 +51,7 @@ impl Link {
                 }
                 let link = self.clone();
                 return spawn_detached(async move {
-                    link.until_ended(&runs).await;
+                    link.until_ended(&runs, now() + ABORT_PATIENCE).await;
                     link.managed(request, Code::FunctionComplete);
                 });
             }
@@ -88,10 +90,11 @@ impl Link {
             target.unit.reset();
         }
         let (own, id) = (session.tsih, target.id);
+        let patience = now() + ABORT_PATIENCE;
         if reach != Reach::Own {
             for core in 0..self.state.shared.cores.len() {
                 let ended = on_core(&self.state.shared, core, move |state| async move {
-                    clear(&state, id, own, reach).await;
+                    clear(&state, id, own, reach, patience).await;
                 });
                 if let Err(error) = ended.await {
                     tracing::warn!(%error, "a task management function did not reach a core");
@@ -99,7 +102,7 @@ impl Link {
                 }
             }
         }
-        self.until_ended(&runs).await;
+        self.until_ended(&runs, patience).await;
         self.managed(request, TaskManagementResponseCode::FunctionComplete);
         if reach == Reach::Disconnect {
             disconnect(&self.state, id).await;
@@ -122,6 +125,7 @@ impl Link {
             session.count(|counters| counters.aborted += 1);
         }
         let forgotten = self.protocol.borrow_mut().abort_task(task).is_ok();
+        self.steps.notify();
         known || forgotten
     }
 
@@ -146,14 +150,23 @@ impl Link {
         }
     }
 
-    async fn until_ended(&self, runs: &[RunNumber]) {
+    /// Until the runs have ended, but no longer than `patience`. After that the mapper keeps their blocks.
+    async fn until_ended(&self, runs: &[RunNumber], patience: Instant) {
         let ended = || (!self.tasks.still_runs(runs)).then_some(());
-        self.ended.until(ended).await;
+        if timeout_at(patience, self.ended.until(ended)).await.is_err() {
+            tracing::warn!(peer = %self.peer(), "commands are aborted while a store does not answer to them");
+        }
     }
 }
 
 /// Aborts the commands of this core's other sessions of the target, and waits for their end.
-async fn clear(state: &Rc<CoreState>, target: TargetId, own: Tsih, reach: Reach) {
+async fn clear(
+    state: &Rc<CoreState>,
+    target: TargetId,
+    own: Tsih,
+    reach: Reach,
+    patience: Instant,
+) {
     let mut waits = Vec::new();
     for link in state.links_of(Some(target)) {
         if link.tsih() == Some(own) {
@@ -172,7 +185,7 @@ async fn clear(state: &Rc<CoreState>, target: TargetId, own: Tsih, reach: Reach)
         waits.push((link, runs));
     }
     for (link, runs) in waits {
-        link.until_ended(&runs).await;
+        link.until_ended(&runs, patience).await;
     }
 }
 

@@ -4,8 +4,9 @@
 //! A connection is served wholly by one core. Nothing on the I/O path takes a lock or asks another core: each core has
 //! its own list of targets. What is rare (logins, resets, the list of sessions) goes through the first core.
 //!
-//! **Invariant:** a command that runs on the volume is never cancelled; a session's place is given free, and a task
-//! management function answered, only after all that was begun has ended there.
+//! **Invariant:** of an aborted command nothing begins at the store any more. A session's place is given free, and a task
+//! management function answered, only after all that was begun has ended there; or, where a store does not answer, after
+//! [`limits::ABORT_PATIENCE`]: the mapper then keeps the blocks, so that nothing lands over newer data.
 
 mod commands;
 mod compare;
@@ -17,10 +18,12 @@ pub mod limits;
 mod link;
 mod login;
 mod management;
+mod memory;
 mod registrar;
 mod room;
 mod session;
 mod state;
+mod steps;
 mod tasks;
 mod transmit;
 mod volume;
@@ -86,7 +89,8 @@ impl IscsiServer {
     }
 
     /// Serves a volume no longer: new logins are refused, sessions are asked to log out and ended
-    /// [`limits::REMOVE_GRACE`] later. When it returns no command of them runs on the volume any more. Errors: `NotFound`.
+    /// [`limits::REMOVE_GRACE`] later. When it returns no command of them begins anything on the volume any more, and none
+    /// runs there but what the store does not answer. Errors: `NotFound`.
     pub async fn remove_target(&self, iqn: &str) -> Result<()> {
         let iqn = iqn.to_string();
         self.first(|first| control::remove_target(first, iqn)).await
@@ -105,6 +109,11 @@ impl IscsiServer {
         self.first(control::sessions).await
     }
 
+    /// Bytes that the connections of each core hold for commands under way.
+    pub async fn command_memory(&self) -> Result<Vec<usize>> {
+        self.first(control::command_memory).await
+    }
+
     /// What was done to a target since it was added. Errors: `NotFound`.
     pub async fn target_stats(&self, iqn: &str) -> Result<TargetStats> {
         let iqn = iqn.to_string();
@@ -112,7 +121,7 @@ impl IscsiServer {
     }
 
     /// Ends the server. Sessions are asked to log out, and dropped when they have not after `grace`. When it returns
-    /// no command runs on a volume any more. A second call fails with `Closed`.
+    /// no command runs on a volume any more but what a store does not answer. A second call fails with `Closed`.
     pub async fn shutdown(&self, grace: Duration) -> Result<()> {
         self.first(move |first| control::shutdown(first, grace))
             .await

@@ -5,6 +5,7 @@ use super::config::{Counters, IscsiServerConfig};
 use super::error::{Error, ErrorKind, Result};
 use super::limits;
 use super::link::Link;
+use super::memory::Memory;
 use super::registrar::Registrar;
 use super::room::NextLook;
 use super::wait::Signal;
@@ -118,6 +119,8 @@ pub(super) struct Target {
 
 /// One core's view of a target.
 pub(super) struct LocalTarget {
+    /// Bytes of the core's shared memory that its connections hold.
+    pub(super) held: Cell<usize>,
     pub(super) target: Arc<Target>,
     pub(super) counters: RefCell<Counters>,
 }
@@ -129,6 +132,8 @@ pub(super) struct CoreState {
     pub(super) core: usize,
     pub(super) targets: RefCell<BTreeMap<String, Rc<LocalTarget>>>,
     pub(super) links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
+    /// For commands under way.
+    pub(super) memory: Rc<Memory>,
     /// A link has gone.
     pub(super) changed: Signal,
     next_link: Cell<u64>,
@@ -144,7 +149,9 @@ impl CoreState {
     /// Makes this core's part. On that core.
     pub(super) fn install(shared: Arc<Shared>, core: usize) -> Rc<CoreState> {
         let id = shared.id;
+        let memory = usize::try_from(shared.config.command_memory).unwrap_or(usize::MAX);
         let state = Rc::new(CoreState {
+            memory: Rc::new(Memory::new(memory)),
             shared,
             core,
             targets: RefCell::default(),

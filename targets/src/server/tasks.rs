@@ -1,11 +1,13 @@
 //! The table of one connection's commands: at which stage each is, what memory is held for them, and which aborted
 //! ones still run on the volume. What happens to a command is in `commands`.
 
+use super::limits::STEP_BYTES;
 use super::volume::{Payload, Sink};
 use crate::iscsi::TaskHandle;
 use crate::scsi::{Command, VolumeOp};
+use atoll_mapper::{Cancel, CancelSlots};
 use atoll_reactor::Instant;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 
 /// Names one run of a command on the volume.
@@ -44,6 +46,24 @@ pub(super) enum Stage {
     Payload { payload: Payload, sink: Sink },
     /// It runs on the volume.
     Running(RunNumber),
+    /// It is done in steps.
+    Steps {
+        run: RunNumber,
+        /// Of a write whose next step's data is arriving, and where in the data of the command that begins.
+        payload: Option<(Payload, u64)>,
+        /// All of it is there.
+        arrived: bool,
+    },
+}
+
+impl Stage {
+    /// Of a command that has begun on the volume, or may have.
+    fn run(&self) -> Option<RunNumber> {
+        match self {
+            Stage::Running(run) | Stage::Steps { run, .. } => Some(*run),
+            Stage::Parameters(_) | Stage::Queued { .. } | Stage::Payload { .. } => None,
+        }
+    }
 }
 
 pub(super) struct Entry {
@@ -58,11 +78,15 @@ pub(super) struct Entry {
 pub(super) struct TaskTable {
     /// By the handle's index.
     entries: RefCell<Vec<Option<Entry>>>,
+    /// By the handle's index too; made when the first command runs.
+    cancels: OnceCell<CancelSlots>,
     /// Those that wait for memory, in order; some may be gone.
     queue: RefCell<VecDeque<TaskHandle>>,
     /// Runs whose command was aborted.
     aborted: RefCell<Vec<RunNumber>>,
     next_run: Cell<u64>,
+    /// A command is done in steps; one at a time.
+    stepping: Cell<bool>,
     /// Bytes held for commands.
     held: Cell<usize>,
     /// The part of them that comes back without anything being received: of what runs on the volume.
@@ -139,27 +163,132 @@ impl TaskTable {
         self.returning.get() > 0
     }
 
-    /// The command runs from now on.
-    pub(super) fn begin_run(&self, task: Task, held: usize) -> RunNumber {
-        let run = RunNumber(self.next_run.get());
-        self.next_run.set(run.0 + 1);
+    /// The command runs from now on, until its token says that it was aborted. `most` commands may run at a time.
+    pub(super) fn begin_run(&self, task: Task, held: usize, most: usize) -> (RunNumber, Cancel) {
         self.returning.set(self.returning.get() + held);
+        let begun = self.begin(task, most);
         self.insert(Entry {
             task,
-            stage: Stage::Running(run),
+            stage: Stage::Running(begun.0),
             held,
         });
-        run
+        begun
+    }
+
+    /// The same for a command that is done in steps, each of which holds [`STEP_BYTES`].
+    pub(super) fn begin_steps(&self, task: Task, most: usize) -> (RunNumber, Cancel) {
+        self.stepping.set(true);
+        let begun = self.begin(task, most);
+        let stage = Stage::Steps {
+            run: begun.0,
+            payload: None,
+            arrived: false,
+        };
+        let held = STEP_BYTES as usize;
+        self.insert(Entry { task, stage, held });
+        begun
+    }
+
+    fn begin(&self, task: Task, most: usize) -> (RunNumber, Cancel) {
+        let cancels = self.cancels.get_or_init(|| CancelSlots::new(most));
+        let run = RunNumber(self.next_run.get());
+        self.next_run.set(run.0 + 1);
+        (run, cancels.token(task.handle.index()))
+    }
+
+    /// Whether a command that waits for memory is one that can be done in steps.
+    pub(super) fn has_steps(&self, handle: TaskHandle) -> bool {
+        let kind = |entry: &mut Entry| {
+            matches!(
+                entry.stage,
+                Stage::Queued {
+                    op: VolumeOp::Read { .. } | VolumeOp::Write { .. },
+                    ..
+                }
+            )
+        };
+        self.with(handle, kind) == Some(true)
+    }
+
+    /// Whether one is being done in steps.
+    pub(super) fn is_stepping(&self) -> bool {
+        self.stepping.get()
+    }
+
+    /// The next step's data is to come, and begins so many bytes from the start; false if the command was aborted.
+    pub(super) fn await_step(
+        &self,
+        handle: TaskHandle,
+        run: RunNumber,
+        next: Payload,
+        begins: u64,
+    ) -> bool {
+        self.with_step(handle, run, |payload, arrived| {
+            *payload = Some((next, begins));
+            *arrived = false;
+        })
+        .is_some()
+    }
+
+    /// The step's data once all of it is there: `Some(None)` when the command was aborted, `None` before.
+    #[allow(clippy::option_option, reason = "what `Signal::until` asks for")]
+    pub(super) fn take_step(&self, handle: TaskHandle, run: RunNumber) -> Option<Option<Payload>> {
+        let taken = self.with_step(handle, run, |payload, arrived| match *arrived {
+            true => payload.take(),
+            false => None,
+        });
+        match taken {
+            None => Some(None),
+            Some(None) => None,
+            Some(Some((payload, _))) => Some(Some(payload)),
+        }
+    }
+
+    fn with_step<T>(
+        &self,
+        handle: TaskHandle,
+        run: RunNumber,
+        change: impl FnOnce(&mut Option<(Payload, u64)>, &mut bool) -> T,
+    ) -> Option<T> {
+        self.with(handle, |entry| match &mut entry.stage {
+            Stage::Steps {
+                run: number,
+                payload,
+                arrived,
+            } if *number == run => Some(change(payload, arrived)),
+            _ => None,
+        })?
+    }
+
+    /// Whether a step runs on the volume, so that its memory comes back without anything being received.
+    pub(super) fn step_runs(&self, runs: bool) {
+        let step = STEP_BYTES as usize;
+        let returning = self.returning.get();
+        self.returning.set(match runs {
+            true => returning + step,
+            false => returning - step,
+        });
+    }
+
+    /// Whether the run has not ended and was not aborted.
+    pub(super) fn is_running(&self, handle: TaskHandle, run: RunNumber) -> bool {
+        self.with(handle, |entry| entry.stage.run()) == Some(Some(run))
     }
 
     /// The run has ended. True if its command is to be answered, false if it was aborted meanwhile.
     pub(super) fn end_run(&self, handle: TaskHandle, run: RunNumber, held: usize) -> bool {
         self.returning.set(self.returning.get() - held);
-        let live = self.with(
-            handle,
-            |entry| matches!(entry.stage, Stage::Running(number) if number == run),
-        );
-        if live == Some(true) {
+        self.end(handle, run, held)
+    }
+
+    /// The same for steps.
+    pub(super) fn end_steps(&self, handle: TaskHandle, run: RunNumber) -> bool {
+        self.stepping.set(false);
+        self.end(handle, run, STEP_BYTES as usize)
+    }
+
+    fn end(&self, handle: TaskHandle, run: RunNumber, held: usize) -> bool {
+        if self.is_running(handle, run) {
             self.remove(handle);
             return true;
         }
@@ -168,13 +297,16 @@ impl TaskTable {
         false
     }
 
-    /// Forgets a command; false if there is none. One that runs goes on, its memory is held, and its number is added
-    /// to `runs`, to be waited for.
+    /// Forgets a command; false if there is none. One that runs is cancelled: what of it has begun at the store goes on,
+    /// its memory is held, and its number is added to `runs`, to be waited for.
     pub(super) fn abort(&self, handle: TaskHandle, runs: &mut Vec<RunNumber>) -> bool {
         let Some(entry) = self.remove(handle) else {
             return false;
         };
-        if let Stage::Running(run) = entry.stage {
+        if let Some(run) = entry.stage.run() {
+            if let Some(cancels) = self.cancels.get() {
+                cancels.cancel(handle.index());
+            }
             self.held.set(self.held.get() + entry.held);
             self.aborted.borrow_mut().push(run);
             runs.push(run);
@@ -184,7 +316,7 @@ impl TaskTable {
 
     /// Whether nothing runs any more.
     pub(super) fn is_quiet(&self) -> bool {
-        let runs = |entry: &Entry| matches!(entry.stage, Stage::Running(_));
+        let runs = |entry: &Entry| entry.stage.run().is_some();
         self.aborted.borrow().is_empty() && !self.entries.borrow().iter().flatten().any(runs)
     }
 

@@ -5,7 +5,7 @@ use super::compare::{first_difference, pattern_difference};
 use super::limits::{UNMAP_RANGES, VOLUME_CHUNK_BYTES, VOLUME_CHUNKS};
 use super::wait::bounded;
 use crate::scsi::{ByteCount, ByteRange, Extent, Fill, LbaStatus, LogRoom, Response, VolumeError};
-use atoll_mapper::{ErrorKind, Segments, VolumeHandle};
+use atoll_mapper::{Cancel, ErrorKind, Segments, VolumeHandle};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf};
 use std::ops::Range;
 
@@ -142,8 +142,14 @@ impl Payload {
     }
 }
 
-/// Runs an operation to its end.
-pub(super) async fn run(volume: &VolumeHandle, work: Work) -> Result<Output, VolumeError> {
+/// Runs an operation to its end, or until it is cancelled: then what has begun at the store ends there, and nothing else
+/// begins.
+pub(super) async fn run(
+    volume: &VolumeHandle,
+    cancel: Cancel,
+    work: Work,
+) -> Result<Output, VolumeError> {
+    let volume = &volume.with_cancel(cancel);
     let done = match work {
         Work::Read { range, fua } => return read(volume, range, fua).await.map(Output::Data),
         Work::Data { payload, sink } => take(volume, payload, sink).await,
@@ -343,6 +349,7 @@ fn failure(error: &atoll_mapper::Error, direction: Direction) -> VolumeError {
         ErrorKind::Offline | ErrorKind::Closed | ErrorKind::NotFound => VolumeError::Offline,
         ErrorKind::Busy | ErrorKind::InUse => VolumeError::Busy,
         ErrorKind::Corrupt => VolumeError::Corrupt(None),
+        ErrorKind::Cancelled => VolumeError::Aborted,
         // What is left must not be tried again: a failed device, a volume that is not to be trusted, a lost pool.
         _ => match direction {
             Direction::Read => VolumeError::MediumRead(None),

@@ -51,6 +51,7 @@ pub enum Other {
     Management(TaskManagementResponse),
     Logout,
     Text(Vec<u8>),
+    Echo(InitiatorTaskTag, Vec<u8>),
     Reject,
 }
 
@@ -61,6 +62,8 @@ pub struct Initiator {
     pub immediate: bool,
     /// Answer the target's pings.
     pub answer_pings: bool,
+    /// What the login asks for; none for a new session.
+    pub asked_tsih: Tsih,
     cmd_sn: CmdSn,
     tag: u32,
     received: Vec<u8>,
@@ -83,6 +86,7 @@ impl Initiator {
             tsih: 0,
             immediate: true,
             answer_pings: true,
+            asked_tsih: Tsih::NONE,
             cmd_sn: CmdSn(0xffff_fffa),
             tag: 0,
             received: Vec::new(),
@@ -97,7 +101,11 @@ impl Initiator {
         port: Port,
         target: Option<&str>,
     ) -> Result<Initiator, [u8; 2]> {
-        let mut initiator = Initiator::connect(to).await;
+        Initiator::connect(to).await.log_in(port, target).await
+    }
+
+    /// Logs a connection in, to a target or for discovery.
+    pub async fn log_in(mut self, port: Port, target: Option<&str>) -> Result<Initiator, [u8; 2]> {
         let session = match target {
             Some(target) => format!("SessionType=Normal\0TargetName={target}\0"),
             None => "SessionType=Discovery\0".into(),
@@ -106,7 +114,7 @@ impl Initiator {
             "InitiatorName=iqn.2026-11.test:{}\0{session}MaxRecvDataSegmentLength={SEGMENT}\0",
             port.0
         );
-        initiator.login_with(port, &text).await.map(|()| initiator)
+        self.login_with(port, &text).await.map(|()| self)
     }
 
     async fn login_with(&mut self, port: Port, text: &str) -> Result<(), [u8; 2]> {
@@ -119,7 +127,7 @@ impl Initiator {
             version_max: 0,
             version_min: 0,
             isid: Isid([0x80, 0, 0, 0, 0, port.1]),
-            tsih: Tsih::NONE,
+            tsih: self.asked_tsih,
             initiator_task_tag: InitiatorTaskTag(0),
             cid: Cid(0),
             cmd_sn: self.cmd_sn,
@@ -268,7 +276,13 @@ impl Initiator {
                 });
             }
             Opcode::R2t => self.answer_r2t(&R2t::decode(&bhs)).await?,
-            Opcode::NopIn => self.answer_ping(&NopIn::decode(&bhs)).await?,
+            Opcode::NopIn => {
+                let nop = NopIn::decode(&bhs);
+                match nop.initiator_task_tag {
+                    InitiatorTaskTag::RESERVED => self.answer_ping(&nop).await?,
+                    tag => self.others.push(Other::Echo(tag, data)),
+                }
+            }
             Opcode::AsyncMessage => self.others.push(Other::Async(AsyncMessage::decode(&bhs))),
             Opcode::TaskManagementResponse => {
                 let response = TaskManagementResponse::decode(&bhs);
@@ -415,6 +429,31 @@ impl Initiator {
                 return String::from_utf8(data.clone()).expect("text");
             }
             self.step().await.expect("connected");
+        }
+    }
+
+    /// Pings the target and gives what it echoes.
+    pub async fn ping(&mut self, data: &[u8]) -> Result<Vec<u8>, Ended> {
+        let tag = self.next_tag();
+        let request = NopOut {
+            immediate: true,
+            lun: Lun([0; 8]),
+            initiator_task_tag: tag,
+            target_transfer_tag: TargetTransferTag::RESERVED,
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: StatSn(0),
+            data_segment_length: data.len() as u32,
+        };
+        self.send(pdu(&request.encode(), data)).await?;
+        loop {
+            let echoed = self.others.iter().find_map(|other| match other {
+                Other::Echo(of, data) if *of == tag => Some(data.clone()),
+                _ => None,
+            });
+            if let Some(data) = echoed {
+                return Ok(data);
+            }
+            self.step().await?;
         }
     }
 

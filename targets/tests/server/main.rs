@@ -4,9 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod ends;
+mod hung;
 mod initiator;
 mod io;
 mod management;
+mod pressure;
 mod scsi;
 mod sessions;
 mod world;

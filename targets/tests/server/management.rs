@@ -5,7 +5,7 @@ use crate::initiator::{BLOCK, Initiator, Port, pattern, transfer};
 use crate::world::{World, config, simulate};
 use atoll_backends::ErrorKind;
 use atoll_backends::chaos::{Fault, Op};
-use atoll_reactor::{now, spawn};
+use atoll_reactor::{now, sleep, spawn};
 use atoll_targets::iscsi::pdu::{
     TaskManagementFunction as Function, TaskManagementResponseCode as Code,
 };
@@ -23,6 +23,16 @@ async fn slow_world(world: &World) -> Initiator {
     session
 }
 
+/// Submits a write and waits until it has reached the store: an abortion finds it there.
+async fn begin_write(world: &World, session: &mut Initiator, lba: u32, seed: u64) -> u32 {
+    let before = world.chaos.calls(Op::Write);
+    let tag = submit_write(session, lba, seed).await;
+    while world.chaos.calls(Op::Write) == before {
+        sleep(Duration::from_millis(1)).await;
+    }
+    tag
+}
+
 async fn submit_write(session: &mut Initiator, lba: u32, seed: u64) -> u32 {
     let data = pattern(seed, 8 * BLOCK);
     let tag = session.submit(transfer(0x8a, lba, 8), data, 0).await;
@@ -34,7 +44,7 @@ fn an_aborted_write_has_no_answer_and_the_abortion_is_answered_after_its_end() {
     simulate(3, &config(), |world| async move {
         let mut session = slow_world(&world).await;
         let begun = now();
-        let tag = submit_write(&mut session, 0, 2).await;
+        let tag = begin_write(&world, &mut session, 0, 2).await;
         let aborted = session.manage(Function::AbortTask, tag).await;
         assert_eq!(aborted, Ok(Code::FunctionComplete));
         assert!(now() - begun >= SLOW, "it was still to take effect");
@@ -102,7 +112,7 @@ fn a_reset_ends_all_commands_and_every_session_is_told() {
             let mut session = slow_world(&world).await;
             let mut other = world.session(Port("b", 1), "v0").await;
             let begun = now();
-            let own = submit_write(&mut session, 0, 2).await;
+            let own = begin_write(&world, &mut session, 0, 2).await;
             let theirs = submit_write(&mut other, 1000, 5).await;
             other.test_unit_ready().await.good();
             let done = session.manage(function, 0).await;
@@ -138,7 +148,7 @@ fn a_logout_is_answered_after_what_was_begun_has_ended() {
     simulate(2, &config(), |world| async move {
         let mut session = slow_world(&world).await;
         let begun = now();
-        submit_write(&mut session, 0, 2).await;
+        begin_write(&world, &mut session, 0, 2).await;
         session.logout().await.expect("an answer");
         assert!(now() - begun >= SLOW);
     });

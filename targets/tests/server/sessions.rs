@@ -4,6 +4,8 @@ use crate::common::{self, iqn};
 use crate::initiator::{BLOCK, Ended, Initiator, Port, pattern};
 use crate::world::{config, simulate};
 use atoll_reactor::{now, sleep, spawn};
+use atoll_targets::iscsi::pdu::Tsih;
+use atoll_targets::server::limits::{CROWDED_LOGIN_TIME, MAX_CONNECTIONS_IN_LOGIN};
 use atoll_targets::server::{ErrorKind, IscsiServerConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -124,6 +126,25 @@ fn a_session_that_logs_in_again_replaces_its_older_self_and_no_other() {
     });
 }
 
+/// RFC 7143 §6.3.1: a TSIH names a session to be joined, which no second connection can.
+#[test]
+fn a_login_to_an_existing_session_is_refused_and_ends_nothing() {
+    simulate(1, &config(), |world| async move {
+        let mut session = world.session(Port("a", 1), "v0").await;
+        let ask = |tsih: u16, port: Port| async move {
+            let mut login = Initiator::connect(world.at).await;
+            login.asked_tsih = Tsih(tsih);
+            login.log_in(port, Some(&iqn("v0"))).await.err()
+        };
+        let too_many = ask(session.tsih, Port("a", 1)).await;
+        assert_eq!(too_many, Some([2, 6]));
+        // Another port's session, and one that is not there: neither exists for who asks.
+        assert_eq!(ask(session.tsih, Port("b", 1)).await, Some([2, 0x0a]));
+        assert_eq!(ask(session.tsih + 1, Port("a", 1)).await, Some([2, 0x0a]));
+        session.test_unit_ready().await.good();
+    });
+}
+
 #[test]
 fn two_at_once_with_one_name_end_with_one_session() {
     simulate(6, &config(), |world| async move {
@@ -199,6 +220,28 @@ fn one_who_never_logs_in_is_cut_off() {
         let mut stranger = Initiator::connect(world.at).await;
         stranger.until_end().await;
         assert!(now() - begun >= Duration::from_secs(14));
+    });
+}
+
+#[test]
+fn connections_that_say_nothing_do_not_keep_others_out() {
+    simulate(2, &config(), |world| async move {
+        let mut kept = world.session(Port("kept", 1), "v0").await;
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_IN_LOGIN + 20 {
+            silent.push(Initiator::connect(world.at).await);
+        }
+        let begun = now();
+        let mut honest = world.session(Port("honest", 1), "v0").await;
+        let took = now() - begun;
+        assert!(took < CROWDED_LOGIN_TIME * 3, "{took:?}");
+        honest.test_unit_ready().await.good();
+        kept.test_unit_ready().await.good();
+        // They are not served for longer than a login may take either.
+        for mut stranger in silent {
+            stranger.until_end().await;
+        }
+        kept.test_unit_ready().await.good();
     });
 }
 

@@ -95,6 +95,19 @@ impl World {
         self.server.sessions().await.expect("it runs").len()
     }
 
+    /// Bytes that all cores hold for commands.
+    pub async fn held(&self) -> usize {
+        let held = self.server.command_memory().await.expect("it runs");
+        held.into_iter().sum()
+    }
+
+    /// Waits until so many calls of the store hang.
+    pub async fn until_hanging(&self, count: usize) {
+        while self.chaos.hanging() != count {
+            atoll_reactor::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
     /// Waits until this many sessions are left.
     pub async fn until_sessions(&self, count: usize) {
         while self.session_count().await != count {

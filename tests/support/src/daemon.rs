@@ -254,6 +254,22 @@ impl Daemon {
             .expect("a number")
     }
 
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        open.expect("it runs").count()
+    }
+
+    /// The sockets among them.
+    pub fn sockets(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        let is_socket = |entry: &fs::DirEntry| {
+            let to = fs::read_link(entry.path());
+            to.is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        };
+        open.flatten().filter(is_socket).count()
+    }
+
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

@@ -11,6 +11,7 @@ pub mod guest;
 pub mod initiator;
 pub mod powerfs;
 pub mod process;
+pub mod raw;
 pub mod scratch;
 pub mod tools;
 pub mod verify;

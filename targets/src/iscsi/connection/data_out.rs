@@ -29,6 +29,26 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         Ok(wanted)
     }
 
+    /// Wants more of a write of which all that was wanted has come: up to `length` bytes from offset 0. So a server takes
+    /// a long write in steps, as it has memory for them. The first step must have covered all unsolicited data.
+    pub fn extend_data_out(&mut self, task: TaskHandle, length: u32) -> Result<u32, CallError> {
+        let state = self.tasks.get_mut(task).ok_or(CallError::TaskGone)?;
+        if state.deferred.is_some() {
+            return Err(CallError::TaskGone);
+        }
+        let data = &mut state.data_out;
+        let all_there = data.announced && data.wanted == Some(data.received);
+        let more = length.min(state.expected);
+        if !all_there || more <= data.received {
+            return Err(CallError::NotWaiting);
+        }
+        data.extended = Some((data.received, data.r2ts_sent));
+        data.wanted = Some(more);
+        data.announced = false;
+        self.progress(task);
+        Ok(more)
+    }
+
     /// Checks a Data-Out header. Data of unknown tasks (aborted, refused, ignored) is swallowed.
     /// A sequence error ends the task, not the connection (§7.9): the rest of its data is swallowed,
     /// then CHECK CONDITION follows.
@@ -57,8 +77,9 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             if !due {
                 return Err(Violation::TransferTag);
             }
-            let base = u64::from(data.unsolicited_end.unwrap_or(0));
-            let burst_end = base + u64::from(max_burst) * (u64::from(data.r2ts_done) + 1);
+            let (base, first) = data.solicited();
+            let burst = u64::from(data.r2ts_done - first) + 1;
+            let burst_end = u64::from(base) + u64::from(max_burst) * burst;
             let burst_end = burst_end.min(u64::from(data.wanted.unwrap_or(0)));
             if end > burst_end || pdu.is_final != (end == burst_end) {
                 return Err(Violation::TransferLength);
@@ -138,10 +159,10 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             self.ready.push_back(handle);
             return;
         }
-        self.request_transfers(handle, end, wanted);
+        self.request_transfers(handle, wanted);
     }
 
-    fn request_transfers(&mut self, handle: TaskHandle, base: u32, wanted: u32) {
+    fn request_transfers(&mut self, handle: TaskHandle, wanted: u32) {
         let burst = self.parameters.max_burst_length;
         let numbers = self.numbers();
         let Some(task) = self.tasks.get_mut(handle) else {
@@ -149,7 +170,8 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         };
         let data = &mut task.data_out;
         while data.r2ts_sent - data.r2ts_done < self.parameters.max_outstanding_r2t {
-            let offset = u64::from(base) + u64::from(burst) * u64::from(data.r2ts_sent);
+            let (base, first) = data.solicited();
+            let offset = u64::from(base) + u64::from(burst) * u64::from(data.r2ts_sent - first);
             let Some(offset) = u32::try_from(offset).ok().filter(|offset| *offset < wanted) else {
                 return;
             };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::iscsi::digest::{Crc32c, DigestMode, crc32c};
-use crate::iscsi::limits::{BHS_LENGTH, MAX_QUEUED_CHUNKS, MAX_QUEUED_OUTPUT};
+use crate::iscsi::limits::{BHS_LENGTH, MAX_QUEUED_CHUNKS, MAX_QUEUED_OUTPUT, MAX_QUEUED_OWNED};
 use crate::iscsi::pdu::Bhs;
 
 /// The end of one PDU (padding, data digest) and the header of the next.
@@ -66,7 +66,9 @@ impl<P: AsRef<[u8]> + Clone> Output<P> {
     }
 
     pub fn is_full(&self) -> bool {
-        self.bytes > MAX_QUEUED_OUTPUT || self.chunks.len() > MAX_QUEUED_CHUNKS
+        self.bytes > MAX_QUEUED_OUTPUT
+            || self.owned > MAX_QUEUED_OWNED
+            || self.chunks.len() > MAX_QUEUED_CHUNKS
     }
 
     pub fn is_empty(&self) -> bool {

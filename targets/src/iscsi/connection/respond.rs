@@ -1,10 +1,12 @@
 //! The end of tasks: Data-In, status, residuals, and abortion (RFC 7143 §11.4, §11.7). It runs nothing;
 //! the server says what came out.
 use super::output::PayloadCursor;
-use super::tasks::{Deferred, Task, TaskHandle};
+use super::tasks::{DataInState, Deferred, Task, TaskHandle};
 use super::{CallError, Connection};
 use crate::iscsi::limits::MAX_SENSE_LENGTH;
-use crate::iscsi::pdu::{DataIn, Residual, ScsiResponse, ServiceResponse, TargetTransferTag};
+use crate::iscsi::pdu::{
+    DataIn, InitiatorTaskTag, Lun, Residual, ScsiResponse, ServiceResponse, TargetTransferTag,
+};
 use crate::iscsi::serial::DataSn;
 
 /// SAM-5 status GOOD, the one that may travel in a Data-In.
@@ -22,8 +24,37 @@ pub struct Outcome<'a> {
     pub transfer_length: u64,
 }
 
+/// What Data-In PDUs say of their task.
+#[derive(Clone, Copy)]
+struct Reader {
+    lun: Lun,
+    initiator_task_tag: InitiatorTaskTag,
+    expected: u32,
+    progress: DataInState,
+}
+
+impl Reader {
+    fn of(task: &Task) -> Self {
+        Self {
+            lun: task.lun,
+            initiator_task_tag: task.initiator_task_tag,
+            expected: task.expected,
+            progress: task.data_in,
+        }
+    }
+
+    /// Where its data ends with these bytes.
+    fn end<P: AsRef<[u8]>>(&self, data_in: &[P]) -> u32 {
+        let offered: usize = data_in.iter().map(|segment| segment.as_ref().len()).sum();
+        u32::try_from(offered)
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.progress.sent)
+            .min(self.expected)
+    }
+}
+
 impl<P: AsRef<[u8]> + Clone> Connection<P> {
-    /// Ends a task. `data_in` is the data of a read in order; what exceeds the initiator's expected length
+    /// Ends a task. `data_in` is the data of a read in order, behind what `send_data_in` was given; what exceeds the initiator's expected length
     /// is not sent. A response to a write waits until data in flight has arrived and is swallowed.
     pub fn complete(
         &mut self,
@@ -50,15 +81,27 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             return Err(CallError::TaskGone);
         };
         self.retire(state.immediate);
-        let status_sent =
-            state.read && self.push_data_in(&state, outcome.status, sense, residual, data_in);
-        if !status_sent {
-            let data_pdus = if state.read {
-                self.data_in_pdus(&state, data_in)
-            } else {
-                state.data_out.r2ts_sent
-            };
-            self.push_response(&state, outcome.status, sense, residual, DataSn(data_pdus));
+        if state.read {
+            let status = (outcome.status == GOOD && sense.is_empty()).then_some(residual);
+            let (data_in, status_sent) = self.push_data_in(Reader::of(&state), status, data_in);
+            if !status_sent {
+                self.push_response(&state, outcome.status, sense, residual, data_in.data_sn);
+            }
+        } else {
+            let r2ts = DataSn(state.data_out.r2ts_sent);
+            self.push_response(&state, outcome.status, sense, residual, r2ts);
+        }
+        Ok(())
+    }
+
+    /// Sends the next part of the data of a read that goes on; `complete` then sends the rest and the status. A part ends
+    /// a sequence.
+    pub fn send_data_in(&mut self, task: TaskHandle, data_in: &[P]) -> Result<(), CallError> {
+        let state = self.tasks.get(task).filter(|state| state.read);
+        let reader = Reader::of(state.ok_or(CallError::TaskGone)?);
+        let (progress, _) = self.push_data_in(reader, None, data_in);
+        if let Some(state) = self.tasks.get_mut(task) {
+            state.data_in = progress;
         }
         Ok(())
     }
@@ -97,14 +140,6 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         }
     }
 
-    /// Bytes that leave for a read.
-    fn data_in_length(state: &Task, data_in: &[P]) -> u32 {
-        let offered: usize = data_in.iter().map(|segment| segment.as_ref().len()).sum();
-        u32::try_from(offered)
-            .unwrap_or(u32::MAX)
-            .min(state.expected)
-    }
-
     /// Bytes of the Data-In PDU at `offset`.
     fn data_in_step(&self, offset: u32, total: u32) -> u32 {
         let burst = self.parameters.max_burst_length;
@@ -114,48 +149,40 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             .min(total - offset)
     }
 
-    fn data_in_pdus(&self, state: &Task, data_in: &[P]) -> u32 {
-        let total = Self::data_in_length(state, data_in);
-        let (mut offset, mut count) = (0, 0);
-        while offset < total {
-            offset += self.data_in_step(offset, total);
-            count += 1;
-        }
-        count
-    }
-
-    /// Queues the Data-In PDUs; says whether the last one carried the status.
+    /// Queues the Data-In PDUs. With a residual the last one carries GOOD status, if there is one: it says whether.
     fn push_data_in(
         &mut self,
-        state: &Task,
-        status: u8,
-        sense: &[u8],
-        residual: Residual,
+        reader: Reader,
+        good: Option<Residual>,
         data_in: &[P],
-    ) -> bool {
-        let total = Self::data_in_length(state, data_in);
-        let with_status = status == GOOD && sense.is_empty() && total > 0;
+    ) -> (DataInState, bool) {
+        let total = reader.end(data_in);
+        let DataInState {
+            sent: mut offset,
+            mut data_sn,
+        } = reader.progress;
+        let mut status_sent = false;
         let mut cursor = PayloadCursor::new(data_in);
-        let (mut offset, mut data_sn) = (0, DataSn(0));
         while offset < total {
             let length = self.data_in_step(offset, total);
             let end = offset + length;
             let last = end == total;
-            let carries_status = last && with_status;
-            let mut numbers = if carries_status {
+            let status = good.filter(|_| last).map(|residual| (GOOD, residual));
+            let mut numbers = if status.is_some() {
                 self.status_numbers()
             } else {
                 self.numbers()
             };
-            if !carries_status {
+            if status.is_none() {
                 // Reserved without S (§11.7.6).
                 numbers.stat_sn = Default::default();
             }
+            status_sent |= status.is_some();
             let pdu = DataIn {
                 is_final: last || end.is_multiple_of(self.parameters.max_burst_length),
-                status: carries_status.then_some((status, residual)),
-                lun: state.lun,
-                initiator_task_tag: state.initiator_task_tag,
+                status,
+                lun: reader.lun,
+                initiator_task_tag: reader.initiator_task_tag,
                 target_transfer_tag: TargetTransferTag::RESERVED,
                 numbers,
                 data_sn,
@@ -166,7 +193,11 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
                 .push_payload(&pdu.encode(), &mut cursor, length as usize);
             (offset, data_sn) = (end, data_sn.next());
         }
-        with_status
+        let progress = DataInState {
+            sent: offset,
+            data_sn,
+        };
+        (progress, status_sent)
     }
 
     fn push_response(

@@ -65,6 +65,8 @@ pub(super) struct DataOutState {
     pub unsolicited_end: Option<u32>,
     /// Where it must end at the latest.
     pub unsolicited_limit: u32,
+    /// What was asked for since the server wanted more: from which offset on, and the number of its first R2T.
+    pub extended: Option<(u32, u32)>,
     /// DataSN due next in the current sequence.
     pub data_sn: DataSn,
     /// R2Ts sent and answered.
@@ -72,6 +74,23 @@ pub(super) struct DataOutState {
     pub r2ts_done: u32,
     /// `DataOutComplete` was reported.
     pub announced: bool,
+}
+
+impl DataOutState {
+    /// Where the R2Ts of the present request begin: offset, and the number of the first.
+    pub fn solicited(&self) -> (u32, u32) {
+        self.extended
+            .unwrap_or((self.unsolicited_end.unwrap_or(0), 0))
+    }
+}
+
+/// Progress of the data to the initiator.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DataInState {
+    /// Bytes queued for sending.
+    pub sent: u32,
+    /// DataSN of the next PDU.
+    pub data_sn: DataSn,
 }
 
 /// One task.
@@ -84,6 +103,7 @@ pub(super) struct Task {
     pub write: bool,
     pub immediate: bool,
     pub data_out: DataOutState,
+    pub data_in: DataInState,
     pub deferred: Option<Deferred>,
 }
 
@@ -102,11 +122,13 @@ impl Task {
                 received: 0,
                 unsolicited_end,
                 unsolicited_limit,
+                extended: None,
                 data_sn: DataSn(0),
                 r2ts_sent: 0,
                 r2ts_done: 0,
                 announced: false,
             },
+            data_in: DataInState::default(),
             deferred: None,
         }
     }

@@ -36,6 +36,8 @@ pub struct Target {
     /// Leave commands unanswered.
     pub hold: bool,
     pub held: Vec<TaskHandle>,
+    /// Take and give data in steps of so many bytes.
+    pub step: Option<u32>,
     buffers: HashMap<TaskHandle, (Vec<u8>, u64)>,
 }
 
@@ -51,6 +53,7 @@ impl Target {
             transfer_length: None,
             hold: false,
             held: Vec::new(),
+            step: None,
             buffers: HashMap::new(),
         }
     }
@@ -113,11 +116,12 @@ impl Target {
                 let length = self
                     .transfer_length
                     .unwrap_or(command.expected_data_transfer_length);
+                let wanted = length.min(self.step.unwrap_or(u32::MAX));
                 let comes = self
                     .connection
-                    .expect_data_out(command.task, length)
+                    .expect_data_out(command.task, wanted)
                     .unwrap();
-                assert_eq!(comes, length.min(command.expected_data_transfer_length));
+                assert_eq!(comes, wanted.min(command.expected_data_transfer_length));
                 // Memory only for what comes, so that mutated lengths do no harm to the test.
                 self.buffers
                     .insert(command.task, (Vec::new(), u64::from(length)));
@@ -145,6 +149,7 @@ impl Target {
                 );
                 buffer.extend_from_slice(bytes);
             }
+            Event::DataOutComplete { task } if self.wants_more(task) => {}
             Event::DataOutComplete { task } => {
                 let (buffer, transfer_length) = self.buffers.remove(&task).unwrap();
                 self.log.push(format!(
@@ -187,9 +192,22 @@ impl Target {
         }
     }
 
-    /// Completes a read with the pattern, in two payload segments.
+    /// In steps: asks for the next one.
+    fn wants_more(&mut self, task: TaskHandle) -> bool {
+        let Some(step) = self.step else { return false };
+        let (buffer, _) = &self.buffers[&task];
+        let next = buffer.len() as u32 + step;
+        self.connection.extend_data_out(task, next).is_ok()
+    }
+
+    /// Completes a read with the pattern, in two payload segments; in steps, what is before the last one goes first.
     pub fn read(&mut self, task: TaskHandle, length: u32) {
-        let data: Vec<u8> = (0..length as usize).map(pattern).collect();
+        let mut data: Vec<u8> = (0..length as usize).map(pattern).collect();
+        while let Some(step) = self.step.filter(|step| data.len() > *step as usize) {
+            let rest = data.split_off(step as usize);
+            let part = [Bytes(Rc::new(std::mem::replace(&mut data, rest)))];
+            self.connection.send_data_in(task, &part).unwrap();
+        }
         let (head, tail) = data.split_at(data.len() / 3);
         let segments = [Bytes(Rc::new(head.to_vec())), Bytes(Rc::new(tail.to_vec()))];
         let outcome = Outcome {

@@ -5,6 +5,7 @@ use super::{TextError, is_iscsi_name, parse_number, push_pair};
 use crate::iscsi::digest::DigestMode;
 use crate::iscsi::limits::{
     DEFAULT_MAX_RECV_DATA_SEGMENT_LENGTH, MAX_NAME_LENGTH, MAX_SEGMENT_LENGTH, MIN_SEGMENT_LENGTH,
+    TARGET_FIRST_BURST_LENGTH,
 };
 
 /// What this target brings into a negotiation.
@@ -32,7 +33,7 @@ impl Default for Offers {
             initial_r2t: false,
             immediate_data: true,
             max_burst_length: 1024 * 1024,
-            first_burst_length: 256 * 1024,
+            first_burst_length: TARGET_FIRST_BURST_LENGTH,
             max_outstanding_r2t: 4,
             digests: true,
             default_time2wait: 2,

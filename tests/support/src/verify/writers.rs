@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -56,13 +57,16 @@ impl Load {
     /// Starts to write; each session goes on until it fails, which it does when the target dies.
     pub fn start(&self, portal: SocketAddr, seed: u64) -> Writers {
         let per_session = self.oracle.lock().sectors() / BLOCK_SECTORS / self.sessions;
+        let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..self.sessions).map(|index| {
+            let stop = stop.clone();
             let (load, blocks) = (self.clone(), index * per_session..(index + 1) * per_session);
-            std::thread::spawn(move || load.write_until_failure(portal, index, blocks, seed))
+            std::thread::spawn(move || load.write_until(&stop, portal, index, blocks, seed))
         });
         Writers {
             threads: threads.collect(),
             shared: self.oracle.clone(),
+            stop,
         }
     }
 
@@ -75,23 +79,27 @@ impl Load {
         )
     }
 
-    fn write_until_failure(
+    /// Until it is told to stop, or fails: then why.
+    fn write_until(
         &self,
+        stop: &AtomicBool,
         portal: SocketAddr,
         index: u64,
         blocks: Range<u64>,
         seed: u64,
-    ) -> Failure {
+    ) -> Option<Failure> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ index);
         let mut session = match self.login(portal, index) {
             Ok(session) => session,
-            Err(failure) => return failure,
+            Err(failure) => return Some(failure),
         };
-        loop {
+        while !stop.load(Ordering::Relaxed) {
             if let Err(failure) = self.step(&mut session, &mut rng, &blocks) {
-                return failure;
+                return Some(failure);
             }
         }
+        session.logout();
+        None
     }
 
     fn step(
@@ -150,8 +158,9 @@ impl Load {
 
 /// Running sessions of one load.
 pub struct Writers {
-    threads: Vec<JoinHandle<Failure>>,
+    threads: Vec<JoinHandle<Option<Failure>>>,
     shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Writers {
@@ -184,8 +193,15 @@ impl Writers {
     pub fn join(self) -> Vec<Failure> {
         self.threads
             .into_iter()
-            .map(|thread| thread.join().expect("a writer panicked"))
+            .filter_map(|thread| thread.join().expect("a writer panicked"))
             .collect()
+    }
+
+    /// Ends all sessions in order. Panics if one has failed.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let failures: Vec<String> = self.join().iter().map(Failure::to_string).collect();
+        assert!(failures.is_empty(), "sessions failed: {failures:?}");
     }
 }
 
