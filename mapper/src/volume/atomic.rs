@@ -64,7 +64,7 @@ impl Volume {
                 volume.check_range(offset, len)?;
                 volume.check_fault()?;
                 let all: Vec<Piece> = pieces(offset, len, volume.pool.object_size).collect();
-                let held = volume.lock_all(&all).await?;
+                let held = volume.lock_all(&all, &lease).await?;
                 let stored = volume.read_pieces(offset, len).await?;
                 // A sync that failed meanwhile may have lost what was read.
                 volume.check_fault()?;
@@ -96,7 +96,7 @@ impl Volume {
                 volume.check_range(offset, len)?;
                 volume.check_fault()?;
                 let all: Vec<Piece> = pieces(offset, len, volume.pool.object_size).collect();
-                let held = volume.lock_all(&all).await?;
+                let held = volume.lock_all(&all, &lease).await?;
                 // Part by part, so that no more than one is held twice.
                 let mut at = offset;
                 for part in data {
@@ -176,7 +176,7 @@ impl Volume {
 
     /// Locks what the pieces touch, in the order of their objects: their blocks, and all of an object that does not exist
     /// yet, because creating one takes all of it.
-    async fn lock_all(&self, all: &[Piece]) -> Result<Held> {
+    async fn lock_all(&self, all: &[Piece], lease: &Lease) -> Result<Held> {
         self.keep_bounds().await?;
         self.keep_budget().await?;
         // Objects that were found absent; never taken out again, so that this ends.
@@ -188,7 +188,7 @@ impl Volume {
                     true => BlockRange::whole(self.pool.object_size),
                     false => piece.blocks(),
                 };
-                let guard = self.lock(piece.index, range, piece.blocks()).await?;
+                let guard = self.lock(piece.index, range, piece.blocks(), lease).await?;
                 held.0.push((piece.index, guard));
             }
             let known = absent.len();

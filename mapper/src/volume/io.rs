@@ -193,7 +193,7 @@ impl Volume {
     async fn write_piece(&self, piece: Piece, data: SharedBuf, lease: &Lease) -> Result<()> {
         self.keep_bounds().await?;
         let blocks = piece.blocks();
-        let held = self.lock(piece.index, blocks, blocks).await?;
+        let held = self.lock(piece.index, blocks, blocks, lease).await?;
         let (_, stored) = self.stored(&piece).await?;
         if !matches!(stored, Stored::Nothing) {
             return self.write_stored(&piece, data, stored, lease).await;
@@ -201,7 +201,7 @@ impl Volume {
         // Creating an object takes all of it: its first writes come one after the other.
         drop(held);
         let whole = BlockRange::whole(self.pool.object_size);
-        let held = self.lock(piece.index, whole, blocks).await?;
+        let held = self.lock(piece.index, whole, blocks, lease).await?;
         match self.stored(&piece).await? {
             (page, Stored::Nothing) => self.create_object(&piece, data, &page, &held, lease).await,
             (_, stored) => self.write_stored(&piece, data, stored, lease).await,
@@ -238,8 +238,9 @@ impl Volume {
         index: ObjectIndex,
         range: BlockRange,
         written: BlockRange,
+        lease: &Lease,
     ) -> Result<BlockLock> {
-        let range = self.locks.lock(index, range).await;
+        let range = lease.within(self.locks.lock(index, range)).await?;
         let mut lock = BlockLock {
             _claim: None,
             _range: range,
@@ -248,7 +249,8 @@ impl Volume {
             let (claim, free) = claims.take(places(self.pool.object_size, index, written));
             lock._claim = Some(claim);
             if !free {
-                self.peers.until_off(index, written).await?;
+                let off = self.peers.until_off(index, written, lease);
+                lease.within(off).await??;
             }
         }
         Ok(lock)
@@ -442,7 +444,8 @@ impl Volume {
     /// A part of a block, unless nothing is stored there.
     async fn write_over(&self, part: Piece, zeros: SharedBuf, lease: &Lease) -> Result<()> {
         // Behind those that create the object.
-        drop(self.locks.lock(part.index, part.blocks()).await);
+        let turn = self.locks.lock(part.index, part.blocks());
+        drop(lease.within(turn).await?);
         match self.stored(&part).await?.1 {
             Stored::Nothing => Ok(()),
             _ => self.write_piece(part, zeros, lease).await,
@@ -453,7 +456,7 @@ impl Volume {
     async fn drop_object(&self, piece: &Piece, lease: &Lease) -> Result<()> {
         let whole = BlockRange::whole(self.pool.object_size);
         self.keep_budget().await?;
-        let _held = self.locks.lock(piece.index, whole).await;
+        let _held = lease.within(self.locks.lock(piece.index, whole)).await?;
         let (page_no, slot) = page_of(piece.index);
         let page = self.table.page(page_no).await?;
         lease.check()?;
@@ -469,7 +472,7 @@ impl Volume {
     async fn zero_blocks(&self, part: &Piece, how: Zeroing, lease: &Lease) -> Result<()> {
         self.keep_bounds().await?;
         let blocks = part.blocks();
-        let _held = self.lock(part.index, blocks, blocks).await?;
+        let _held = self.lock(part.index, blocks, blocks, lease).await?;
         let zero = match how {
             Zeroing::Zero => ZeroMode::Keep,
             Zeroing::Unmap | Zeroing::ZeroUnmap => ZeroMode::Punch,

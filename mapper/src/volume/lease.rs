@@ -4,7 +4,8 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
-use atoll_reactor::{Instant, now};
+use atoll_reactor::{Instant, now, timeout_at};
+use std::future::Future;
 use std::time::Duration;
 
 /// Goes with an operation to whichever core executes it.
@@ -40,10 +41,7 @@ impl Lease {
     /// Asked in the same turn as the store, or a change of the map, is begun with.
     pub(crate) fn check(&self) -> Result<()> {
         if self.deadline.is_some_and(|deadline| now() >= deadline) {
-            return Err(Error::new(
-                ErrorKind::Timeout,
-                "it was given up before it reached the store",
-            ));
+            return Err(given_up());
         }
         if self.cancel.is_cancelled() {
             return Err(Error::new(
@@ -53,4 +51,22 @@ impl Lease {
         }
         Ok(())
     }
+
+    /// Waits for a turn, no longer than the operation may begin: behind a store that hangs, those that
+    /// were given up must not pile up with their data.
+    pub(super) async fn within<T>(&self, turn: impl Future<Output = T>) -> Result<T> {
+        let outcome = match self.deadline {
+            Some(deadline) => timeout_at(deadline, turn).await.map_err(|_| given_up())?,
+            None => turn.await,
+        };
+        self.check()?;
+        Ok(outcome)
+    }
+}
+
+fn given_up() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "it was given up before it reached the store",
+    )
 }

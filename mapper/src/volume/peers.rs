@@ -1,10 +1,10 @@
 //! The other cores that use a volume, as its home core sees them: who they are, and what all of them
 //! are asked. What they do with the volume is in `outpost`.
 
-use super::Volume;
 use super::claiming::HomeClaims;
 use super::outpost::{self, Charter};
 use super::table::PageEntries;
+use super::{Lease, Volume};
 use crate::error::Result;
 use crate::handle::{ask, tell};
 use crate::local::{Epochs, GateClosed, join_all};
@@ -91,11 +91,17 @@ impl Peers {
     }
 
     /// Waits until no other core is at these blocks; none comes there any more.
-    pub(super) async fn until_off(&self, index: ObjectIndex, blocks: BlockRange) -> Result<()> {
+    pub(super) async fn until_off(
+        &self,
+        index: ObjectIndex,
+        blocks: BlockRange,
+        lease: &Lease,
+    ) -> Result<()> {
         let id = self.volume;
         let asked = self.cores().into_iter().map(|core| {
+            let lease = lease.clone();
             LocalFuture::new(async move {
-                ask(&core, move || outpost::until_off(id, index, blocks)).await
+                ask(&core, move || outpost::until_off(id, index, blocks, lease)).await
             })
         });
         join_all(asked).await.into_iter().collect()

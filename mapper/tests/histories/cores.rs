@@ -368,6 +368,35 @@ fn a_forwarded_write_that_was_given_up_before_it_began_never_begins() {
 }
 
 #[test]
+fn writes_that_were_given_up_behind_a_hung_one_let_their_data_go() {
+    with_seeds(SEEDS / 6, |seed| {
+        let mut world = World::new(seed);
+        world.live_on(CORES, move |life| async move {
+            let volume = filled(&life, seed).await;
+            let data = blocks(3, BLOCK);
+            let writing = |core: u64| {
+                let data = data.clone();
+                on(core, &volume, move |volume| async move {
+                    volume.write(0, data, false).await
+                })
+            };
+            life.chaos.fail_call(Op::Write, 1, Fault::Hang);
+            let hung = write(seed, &volume, 0, 2, BLOCK);
+            sleep(SOON).await;
+            for waiting in (0..6).map(writing).collect::<Vec<_>>() {
+                let error = waiting.await.expect_err("it waits behind the hung one");
+                assert_eq!(error.kind(), ErrorKind::Timeout);
+            }
+            hung.await.expect_err("it hangs");
+            sleep(SOON).await;
+            let only_ours = data.try_into_buf();
+            assert!(only_ours.is_ok(), "somebody keeps the data");
+            life.chaos.release();
+        });
+    });
+}
+
+#[test]
 fn a_page_that_the_home_core_has_evicted_is_not_gone_by_on_other_cores() {
     with_seeds(SEEDS / 6, |seed| {
         let mut world = World::new(seed);

@@ -168,7 +168,7 @@ impl Outpost {
         self.check(piece)?;
         let blocks = piece.blocks();
         // Writes of this core take turns here, those of others keep off by the claim.
-        let _held = self.locks.lock(piece.index, blocks).await;
+        let _held = lease.within(self.locks.lock(piece.index, blocks)).await?;
         // Fetches the page where it is not here yet; what counts is the look under the claim.
         if writable(self.lookup(piece.index).await?).is_none() {
             return Ok(Tried::NotHere);

@@ -8,8 +8,8 @@
 mod io;
 mod pages;
 
-use super::VolumeShared;
 use super::table::PageEntries;
+use super::{Lease, VolumeShared};
 use crate::budget::Budget;
 use crate::core_state::{CoreState, core_state};
 use crate::error::{Error, ErrorKind, Result};
@@ -133,9 +133,10 @@ pub(super) async fn until_off(
     id: ResourceId,
     index: ObjectIndex,
     blocks: BlockRange,
+    lease: Lease,
 ) -> Result<()> {
     if let Some(outpost) = find(id) {
-        drop(outpost.locks.lock(index, blocks).await);
+        drop(lease.within(outpost.locks.lock(index, blocks)).await?);
     }
     Ok(())
 }
