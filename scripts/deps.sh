@@ -5,6 +5,7 @@ set -euo pipefail
 
 packages=(
     build-essential                         # the linker
+    ca-certificates                         # cargo's downloads
     librocksdb-dev                          # the metadata store
     libclang1-14 libclang-common-14-dev     # bindgen
     libiscsi-dev libiscsi-bin               # tests: an initiator, its tools and its conformance tests

@@ -16,7 +16,10 @@ args=(--workspace --locked ${TEST_ARGS:-})
 if "$cargo" nextest --version >/dev/null 2>&1; then
     "$cargo" nextest run --profile "$profile" "${args[@]}" 2>&1 | tee -a "$log"
 else
-    "$cargo" test --lib --bins --tests "${args[@]}" 2>&1 | tee -a "$log"
+    # Everything but the documentation, unless it is said which programs (nextest takes the same options).
+    programs=(--lib --bins --tests)
+    [[ " ${TEST_ARGS:-} " =~ \ --(lib|bin|bins|test|tests|example|examples|all-targets)[=\ ] ]] && programs=()
+    "$cargo" test --no-fail-fast "${programs[@]}" "${args[@]}" 2>&1 | tee -a "$log"
 fi
 if [ -z "${TEST_ARGS:-}" ]; then
     # Documentation's examples: nextest does not run them.
