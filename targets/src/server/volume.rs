@@ -7,6 +7,7 @@ use super::wait::bounded;
 use crate::scsi::{ByteCount, ByteRange, Extent, Fill, LbaStatus, LogRoom, Response, VolumeError};
 use atoll_mapper::{ErrorKind, Segments, VolumeHandle};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// An operation with its data.
@@ -63,7 +64,8 @@ enum Direction {
 /// [`VOLUME_CHUNK_BYTES`] of the volume, so that the inner ones are aligned.
 pub(super) struct Payload {
     start: u64,
-    parts: Vec<Buf>,
+    /// Nearly always one.
+    parts: SmallVec<[Buf; 1]>,
 }
 
 /// The parts of a range, as positions in the volume.
