@@ -24,17 +24,17 @@ const READ_SECTORS: u64 = 2048;
 #[derive(Clone)]
 pub struct Load {
     export: String,
-    sessions: u64,
-    oracle: Arc<Shared>,
+    pub(super) sessions: u64,
+    pub(super) oracle: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     oracle: Mutex<Oracle>,
-    acknowledged: Condvar,
+    pub(super) acknowledged: Condvar,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Oracle> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Oracle> {
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,7 +66,7 @@ impl Load {
         }
     }
 
-    fn login(&self, portal: SocketAddr, index: u64) -> Result<Initiator, Failure> {
+    pub(super) fn login(&self, portal: SocketAddr, index: u64) -> Result<Initiator, Failure> {
         let target = format!("{IQN}:{}", self.export);
         Initiator::login(
             portal,
