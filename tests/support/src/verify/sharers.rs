@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::oracle::{Flush, Reading, Ticket};
+use super::oracle::{Flush, Oracle, Reading, Ticket};
 use super::writers::Load;
 use super::{BLOCK_SECTORS, Lba, SECTOR};
 use crate::initiator::Durability;
@@ -47,6 +47,17 @@ struct Session {
     doing: Vec<(Tag, Request, Doing)>,
 }
 
+/// Tells the others of a session that panics: they stop, too.
+struct Tell(Load);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.oracle.fail();
+        }
+    }
+}
+
 impl Load {
     /// Starts to share the volume; all sessions together end `operations` operations, refused ones not counted.
     pub fn share(&self, portal: SocketAddr, seed: u64, operations: u64) -> Sharers {
@@ -54,6 +65,7 @@ impl Load {
             let load = self.clone();
             let own = operations / self.sessions;
             std::thread::spawn(move || {
+                let _told = Tell(load.clone());
                 let session = load.login(portal, index).unwrap_or_else(|e| panic!("{e}"));
                 let session = Session {
                     pipeline: Pipeline::new(session),
@@ -83,15 +95,16 @@ impl Load {
 }
 
 impl Sharers {
-    /// Waits until `count` operations have ended since the load's beginning, or all sessions have.
+    /// Waits until `count` operations have ended since the load's beginning, or a session has failed.
     pub fn wait_for(&self, count: u64) {
         let shared = &self.load.oracle;
         let mut oracle = shared.lock();
-        while oracle.ended() < count && !self.threads.iter().all(JoinHandle::is_finished) {
+        while oracle.ended() < count && !shared.has_failed() {
             let before = oracle.ended();
+            let stuck = |oracle: &mut Oracle| oracle.ended() == before && !shared.has_failed();
             let waited = shared
                 .acknowledged
-                .wait_timeout_while(oracle, PATIENCE, |oracle| oracle.ended() == before);
+                .wait_timeout_while(oracle, PATIENCE, stuck);
             let timeout;
             (oracle, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             assert!(!timeout.timed_out(), "no operation has ended for long");
@@ -108,7 +121,7 @@ impl Sharers {
 impl Session {
     fn run(mut self, operations: u64) {
         let mut good = 0;
-        while good < operations {
+        while good < operations && !self.load.oracle.has_failed() {
             while self.doing.len() < DEPTH && good + (self.doing.len() as u64) < operations {
                 self.begin();
             }
@@ -116,7 +129,9 @@ impl Session {
             let ended = ended.unwrap_or_else(|e| panic!("{e}"));
             good += u64::from(self.end(ended));
         }
-        self.pipeline.logout();
+        if self.pipeline.outstanding() == 0 {
+            self.pipeline.logout();
+        }
     }
 
     fn submit(&mut self, request: Request, data: Vec<u8>, doing: Doing) {

@@ -1,10 +1,12 @@
 //! What one sector was told to hold, and what is known of the order in which that took effect. A version takes effect at
 //! one moment between its beginning and its end; which of two that overlap was later, only reads tell.
 
+use std::fmt;
+
 use super::stamp::Sequence;
 
 /// A place in the order of what the test has seen begin and end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
 
 impl Moment {
@@ -18,6 +20,15 @@ impl Moment {
     }
 }
 
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Moment::NEVER => f.write_str("never"),
+            Moment(number) => write!(f, "{number}"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Zeros,
@@ -25,7 +36,7 @@ pub(super) enum Content {
 }
 
 /// A write or unmap of one sector.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Version {
     pub(super) sequence: Sequence,
     pub(super) content: Content,
@@ -39,6 +50,16 @@ pub(super) struct Version {
     acknowledged: Moment,
     /// Durable by itself (FUA).
     durable: bool,
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\n  {:?} of {:?} at {:?}..{:?}, acknowledged {:?}, replaced {:?}",
+            self.content, self.sequence, self.begun, self.latest, self.acknowledged, self.replaced
+        )
+    }
 }
 
 impl Version {

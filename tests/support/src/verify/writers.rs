@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -31,11 +32,24 @@ pub struct Load {
 pub(super) struct Shared {
     oracle: Mutex<Oracle>,
     pub(super) acknowledged: Condvar,
+    /// A session has found something wrong.
+    failed: AtomicBool,
 }
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Oracle> {
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+        // Who waits has looked before or looks now.
+        drop(self.lock());
+        self.acknowledged.notify_all();
     }
 }
 
@@ -45,6 +59,7 @@ impl Load {
         let oracle = Shared {
             oracle: Mutex::new(Oracle::new(tag, sectors)),
             acknowledged: Condvar::new(),
+            failed: AtomicBool::new(false),
         };
         Load {
             export: export.into(),
