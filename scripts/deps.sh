@@ -12,6 +12,7 @@ packages=(
     qemu-utils                              # tests: qemu-img, qemu-io
     fuse3                                   # tests: the file system that loses power
     git util-linux                          # tests: a clone of its own, setpriv
+    strace                                  # tests: what system calls a reactor makes
 )
 
 missing=()
