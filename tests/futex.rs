@@ -17,6 +17,7 @@ use atoll_e2e::verify::{Load, SECTOR, Tag};
 use atoll_e2e::{Daemon, Options, Scratch, process, seed};
 
 const VOLUME_MIB: u64 = 16;
+const OBJECT_SIZE: &str = "64K";
 const SESSIONS: u64 = 4;
 /// Operations that bring the daemon to its steady state.
 const WARMING: u64 = 2_000;
@@ -73,7 +74,12 @@ fn reactor_threads_make_no_futex_call_while_they_serve() {
     let seed = seed();
     let scratch = Scratch::new();
     let daemon = Daemon::start(Options::in_dir(scratch.path()).arg("--cores").arg("0,1"));
-    daemon.export_new("vol", &format!("{VOLUME_MIB}M"), &[]);
+    // Small objects, so that unmaps drop whole ones and flushes have changes of the map to commit.
+    let pool = scratch.path().join("pool");
+    let path = pool.to_str().expect("UTF-8");
+    let small = ["pool", "add", "small", "--type", "file", "--path", path];
+    daemon.run(&[&small[..], &["--object-size", OBJECT_SIZE]].concat());
+    daemon.export_new("vol", &format!("{VOLUME_MIB}M"), &["--pool", "small"]);
     let sectors = (VOLUME_MIB << 20) / SECTOR as u64;
     let load = Load::new("vol", sectors, SESSIONS, Tag(seed));
     load.share(daemon.iscsi(), seed, WARMING).join();
