@@ -7,7 +7,7 @@
 )]
 
 use atoll_e2e::daemon::fsck;
-use atoll_e2e::verify::{Lba, Load, SECTOR, Tag, verify};
+use atoll_e2e::verify::{BLOCK_SECTORS, Lba, Load, SECTOR, Tag, verify};
 use atoll_e2e::{Daemon, Options, Scratch, seed, soak};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -47,11 +47,19 @@ fn four_sessions_on_two_cores_share_a_volume_and_read_nothing_torn_foreign_or_st
     assert_eq!(sessions_of_cores(&daemon), [2, 2]);
     for cut in 1..CUTS {
         sharers.wait_for(operations / CUTS * cut);
-        let blocks = rng.random_range(sectors / 8 / 2..sectors / 8);
-        load.cut(Lba(blocks * 8), || {
-            daemon.run(&["volume", "resize", "vol", &(blocks * 4096).to_string()]);
-            daemon.run(&["volume", "resize", "vol", &format!("{VOLUME_MIB}M")]);
-        });
+        // Every other time where most commands go.
+        let range = match rng.random_bool(0.5) {
+            true => load.crowd(),
+            false => sectors / 2..sectors,
+        };
+        let at = rng.random_range(range) / BLOCK_SECTORS * BLOCK_SECTORS;
+        let size = (at * SECTOR as u64).to_string();
+        let resize = |size: &str| drop(daemon.run(&["volume", "resize", "vol", size]));
+        load.cut(
+            Lba(at),
+            || resize(&size),
+            || resize(&format!("{VOLUME_MIB}M")),
+        );
     }
     sharers.join();
     let options = daemon.kill();

@@ -2,6 +2,7 @@
 //! others are too, and checks what it reads against the oracle that all of them tell what they do.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::PoisonError;
 use std::thread::JoinHandle;
 
@@ -82,8 +83,14 @@ impl Load {
         }
     }
 
-    /// Runs what cuts the volume off at a sector and gives it its size back: the rest reads as zeros then.
-    pub fn cut(&self, at: Lba, resize: impl FnOnce()) {
+    /// Runs what cuts the volume off at a sector, then what gives it its size back. What was acknowledged before that
+    /// reads as zeros then, also if it was begun before the cut.
+    pub fn cut(&self, at: Lba, shrink: impl FnOnce(), grow: impl FnOnce()) {
+        self.zeroed_by(at, shrink);
+        self.zeroed_by(at, grow);
+    }
+
+    fn zeroed_by(&self, at: Lba, resize: impl FnOnce()) {
         let ticket = {
             let mut oracle = self.oracle.lock();
             let sectors = oracle.sectors() - at.0;
@@ -92,10 +99,16 @@ impl Load {
         resize();
         self.oracle.lock().acknowledge(&ticket, false);
     }
+
+    /// Where commands crowd, in sectors.
+    pub fn crowd(&self) -> Range<u64> {
+        let middle = self.oracle.lock().sectors() / 2;
+        middle..middle + CROWDED_BLOCKS * BLOCK_SECTORS
+    }
 }
 
 impl Sharers {
-    /// Waits until `count` operations have ended since the load's beginning, or a session has failed.
+    /// Waits until `count` operations have ended since the load's beginning. Panics if a session has failed.
     pub fn wait_for(&self, count: u64) {
         let shared = &self.load.oracle;
         let mut oracle = shared.lock();
@@ -109,6 +122,7 @@ impl Sharers {
             (oracle, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             assert!(!timeout.timed_out(), "no operation has ended for long");
         }
+        assert!(!shared.has_failed(), "a session found it wrong");
     }
 
     /// Waits for the end of all sessions. Panics if one of them did: it has said what was wrong.
@@ -183,6 +197,7 @@ impl Session {
 
     /// Where an operation goes.
     fn range(&mut self) -> (Lba, u64) {
+        let crowd = self.load.crowd();
         let size = self.load.oracle.lock().sectors();
         let rng = &mut self.rng;
         let powers = (0..LENGTHS_DRAWN).map(|_| rng.random_range(0..=LONGEST_POWER + 1));
@@ -192,12 +207,12 @@ impl Session {
         if whole_blocks {
             sectors = sectors.next_multiple_of(BLOCK_SECTORS);
         }
-        let crowd = CROWDED_BLOCKS * BLOCK_SECTORS;
-        let (start, end) = match rng.random_bool(0.5) && sectors <= crowd / 2 {
-            true => (size / 2, size / 2 + crowd),
-            false => (0, size),
+        let short = sectors <= (crowd.end - crowd.start) / 2;
+        let within = match rng.random_bool(0.5) && short {
+            true => crowd,
+            false => 0..size,
         };
-        let mut lba = rng.random_range(start..=end - sectors);
+        let mut lba = rng.random_range(within.start..=within.end - sectors);
         if whole_blocks {
             lba -= lba % BLOCK_SECTORS;
         }
