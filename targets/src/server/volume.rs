@@ -7,7 +7,7 @@ use super::wait::bounded;
 use crate::scsi::{ByteCount, ByteRange, Extent, Fill, LbaStatus, LogRoom, Response, VolumeError};
 use atoll_mapper::{ErrorKind, Segments, VolumeHandle};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
 
 /// An operation with its data.
@@ -104,7 +104,7 @@ impl Payload {
         let whole = || Buf::alloc(usize::try_from(range.length.0).unwrap_or(usize::MAX));
         Payload {
             start: range.start.0,
-            parts: vec![whole(), whole()],
+            parts: smallvec![whole(), whole()],
         }
     }
 
