@@ -114,7 +114,7 @@ impl Payload {
     }
 
     /// The parts with their positions in the volume.
-    fn freeze(self) -> Vec<(u64, SharedBuf)> {
+    fn freeze(self) -> Parts {
         let mut at = self.start;
         let parts = self.parts.into_iter().map(|part| {
             let start = at;
@@ -143,6 +143,9 @@ impl Payload {
         }
     }
 }
+
+/// Data with its positions in the volume, nearly always in one part.
+type Parts = SmallVec<[(u64, SharedBuf); 1]>;
 
 /// Runs an operation to its end.
 pub(super) async fn run(volume: &VolumeHandle, work: Work) -> Result<Output, VolumeError> {
@@ -195,11 +198,7 @@ fn miscompare(difference: Option<u64>) -> Result<(), VolumeError> {
 }
 
 /// Reads what lies where the parts belong, and compares where that is asked for.
-async fn read_back(
-    volume: &VolumeHandle,
-    parts: Vec<(u64, SharedBuf)>,
-    compare: bool,
-) -> Result<(), VolumeError> {
+async fn read_back(volume: &VolumeHandle, parts: Parts, compare: bool) -> Result<(), VolumeError> {
     let start = parts.first().map_or(0, |(at, _)| *at);
     let looks = parts.into_iter().map(|(at, data)| {
         LocalFuture::new(async move {
@@ -266,11 +265,7 @@ async fn read(volume: &VolumeHandle, range: ByteRange, fua: bool) -> Result<Segm
 }
 
 /// Several parts are made durable together, after all are written.
-async fn write(
-    volume: &VolumeHandle,
-    parts: Vec<(u64, SharedBuf)>,
-    fua: bool,
-) -> Result<(), VolumeError> {
+async fn write(volume: &VolumeHandle, parts: Parts, fua: bool) -> Result<(), VolumeError> {
     let failed = |error| failure(&error, Direction::Write);
     let single = parts.len() == 1;
     let mut parts = parts.into_iter();
