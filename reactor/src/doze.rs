@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// The sleeping place of one thread. A wake-up that comes before the sleep ends that sleep at once.
+/// A sleeping place. Each wake-up ends one sleep: one that runs, else the next at once.
 #[derive(Debug)]
 pub struct Doze {
     fd: OwnedFd,
@@ -14,7 +14,7 @@ impl Doze {
     /// Fails when the process may have no more descriptors.
     pub fn new() -> io::Result<Doze> {
         // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_SEMAPHORE) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -30,7 +30,7 @@ impl Doze {
         unsafe { libc::read(self.fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 
-    /// Ends the sleep, or the next one. Never blocks: the counter is far from full.
+    /// Ends one sleep. Never blocks: the counter is far from full.
     pub fn wake(&self) {
         let one = 1_u64.to_le_bytes();
         // SAFETY: eight readable bytes; the descriptor is ours.
@@ -44,9 +44,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
-    fn a_wake_up_ends_the_sleep_that_it_meets_or_the_next() {
+    fn each_wake_up_ends_a_sleep_that_it_meets_or_the_next() {
         let doze = Doze::new().unwrap();
         doze.wake();
+        doze.wake();
+        doze.sleep();
         doze.sleep();
         let woken = AtomicBool::new(false);
         std::thread::scope(|scope| {
