@@ -5,12 +5,14 @@ set -euo pipefail
 
 packages=(
     build-essential                         # the linker
+    ca-certificates                         # cargo's downloads
     librocksdb-dev                          # the metadata store
     libclang1-14 libclang-common-14-dev     # bindgen
     libiscsi-dev libiscsi-bin               # tests: an initiator, its tools and its conformance tests
     qemu-utils                              # tests: qemu-img, qemu-io
     fuse3                                   # tests: the file system that loses power
     git util-linux                          # tests: a clone of its own, setpriv
+    strace                                  # tests: what system calls a reactor makes
 )
 
 missing=()

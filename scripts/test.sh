@@ -13,10 +13,17 @@ profile=default
 # shellcheck disable=SC2206  # several words
 args=(--workspace --locked ${TEST_ARGS:-})
 
+if [[ -z ${TEST_ARGS:-} || $TEST_ARGS == *demo* ]]; then
+    # tests/demo.rs builds a clone in this target directory: with nothing there yet it would exceed a test's time.
+    "$cargo" build --locked 2>&1 | tee -a "$log"
+fi
 if "$cargo" nextest --version >/dev/null 2>&1; then
     "$cargo" nextest run --profile "$profile" "${args[@]}" 2>&1 | tee -a "$log"
 else
-    "$cargo" test --lib --bins --tests "${args[@]}" 2>&1 | tee -a "$log"
+    # Everything but the documentation, unless it is said which programs (nextest takes the same options).
+    programs=(--lib --bins --tests)
+    [[ " ${TEST_ARGS:-} " =~ \ --(lib|bin|bins|test|tests|example|examples|all-targets)[=\ ] ]] && programs=()
+    "$cargo" test --no-fail-fast "${programs[@]}" "${args[@]}" 2>&1 | tee -a "$log"
 fi
 if [ -z "${TEST_ARGS:-}" ]; then
     # Documentation's examples: nextest does not run them.

@@ -347,6 +347,8 @@ pub struct CoreStatus {
     pub busy_share: f64,
     /// Bytes of its I/O buffers.
     pub buffers: ByteSize,
+    /// Sessions that it serves now.
+    pub sessions: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -21,6 +21,11 @@ mod units;
 
 use std::process::ExitCode;
 
+/// What one thread allocates another gives back all the time: reactors hand each other work, and the metadata store's
+/// threads their answers. Here that takes no lock (R1); the C library's allocator makes threads wait for each other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let code = cli::run(
         std::env::args_os(),

@@ -3,8 +3,9 @@
 //! Not for anything on the I/O path.
 
 use crate::core::{Driver, try_with_core};
+use crate::doze::Doze;
 use crate::oneshot;
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::queue::ArrayQueue;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,20 +18,18 @@ const QUEUE_CAPACITY: usize = 256;
 type Work = Box<dyn FnOnce() + Send>;
 
 struct Helpers {
-    work: Sender<Work>,
-    queue: Receiver<Work>,
+    queue: ArrayQueue<Work>,
+    /// One wake-up for each work; no channel, whose lock a reactor would take.
+    idle: Doze,
     threads: AtomicUsize,
 }
 
 fn helpers() -> &'static Helpers {
     static HELPERS: OnceLock<Helpers> = OnceLock::new();
-    HELPERS.get_or_init(|| {
-        let (work, queue) = bounded(QUEUE_CAPACITY);
-        Helpers {
-            work,
-            queue,
-            threads: AtomicUsize::new(0),
-        }
+    HELPERS.get_or_init(|| Helpers {
+        queue: ArrayQueue::new(QUEUE_CAPACITY),
+        idle: Doze::new().expect("a descriptor for the helper threads' sleep"),
+        threads: AtomicUsize::new(0),
     })
 }
 
@@ -42,8 +41,11 @@ fn start_thread(helpers: &'static Helpers) {
         .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
     let Ok(number) = grown else { return };
     let serve = || {
-        for work in &helpers.queue {
-            work();
+        loop {
+            helpers.idle.sleep();
+            if let Some(work) = helpers.queue.pop() {
+                work();
+            }
         }
     };
     let started = std::thread::Builder::new()
@@ -89,13 +91,13 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
         if helpers.threads.load(Ordering::Relaxed) < MAX_THREADS {
             start_thread(helpers);
         }
-        match helpers.work.try_send(work) {
+        match helpers.queue.push(work) {
             Ok(()) => break,
-            Err(TrySendError::Full(back)) => work = back,
-            Err(TrySendError::Disconnected(_)) => unreachable!("the queue is static"),
+            Err(back) => work = back,
         }
         crate::yield_now().await;
     }
+    helpers.idle.wake();
     match receiver.await {
         Ok(Ok(value)) => value,
         Ok(Err(panic)) => resume_unwind(panic),

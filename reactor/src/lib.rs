@@ -12,6 +12,7 @@ pub mod alloc;
 pub mod blocking;
 pub mod buf;
 mod core;
+mod doze;
 pub mod fs;
 mod local;
 pub mod mailbox;
@@ -31,6 +32,7 @@ pub use buf::{Buf, SharedBuf};
 pub use core::{
     CoreHandle, CoreId, JoinHandle, RemoteError, core_id, cores, spawn, spawn_detached, yield_now,
 };
+pub use doze::Doze;
 pub use local::{local, set_local, take_local};
 pub use runtime::{PollMode, Runtime, RuntimeConfig, block_on};
 pub use stats::CoreStats;

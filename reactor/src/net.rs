@@ -126,8 +126,10 @@ impl TcpStream {
         }
     }
 
-    /// Sends all of the slices, in order. One send at a time per stream.
-    pub async fn send_all(&self, data: Vec<SharedBuf>) -> io::Result<()> {
+    /// Sends all of the slices, in order. One send at a time per stream. The list stays the caller's where only its
+    /// slice is given, to be used again.
+    pub async fn send_all(&self, data: impl AsRef<[SharedBuf]>) -> io::Result<()> {
+        let data = data.as_ref();
         match &self.inner {
             StreamInner::Uring(stream) => stream.send_all(data).await,
             StreamInner::Sim(stream) => stream.send_all(data).await,

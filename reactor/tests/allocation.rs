@@ -125,16 +125,15 @@ fn file_operations_and_their_buffers_are_recycled() {
 }
 
 #[test]
-fn receiving_and_sending_cost_only_the_list_that_is_sent() {
-    const ROUNDS: u64 = 200;
+fn receiving_and_sending_are_recycled() {
     let calls = run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let server = server.attach().unwrap();
         calls_when_warm(async || {
-            for _ in 0..ROUNDS {
-                let parts = vec![SharedBuf::zeros(100), SharedBuf::zeros(50)];
+            for _ in 0..200 {
+                let parts = [SharedBuf::zeros(100), SharedBuf::zeros(50)];
                 client.send_all(parts).await.unwrap();
                 let mut got = 0;
                 while got < 150 {
@@ -145,5 +144,5 @@ fn receiving_and_sending_cost_only_the_list_that_is_sent() {
         })
         .await
     });
-    assert_eq!(calls, ROUNDS, "one list per send");
+    assert_eq!(calls, 0);
 }

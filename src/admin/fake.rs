@@ -162,6 +162,7 @@ impl Catalogue {
                 poll: "adaptive".to_owned(),
                 busy_share: 0.25,
                 buffers: ByteSize::mib(64),
+                sessions: 0,
             }],
             listeners: vec![Listener {
                 protocol: Protocol::Iscsi,

@@ -290,13 +290,14 @@ pub fn status(status: &Status) -> Output {
             core.poll.clone(),
             format!("{:.1} %", core.busy_share * 100.0),
             core.buffers.to_string(),
+            core.sessions.to_string(),
         ]
     });
-    let header = ["CORE", "CPU", "POLL", "BUSY", "BUFFERS"];
+    let header = ["CORE", "CPU", "POLL", "BUSY", "BUFFERS", "SESSIONS"];
     let text = format!(
         "{}\n{}",
         properties(&rows),
-        table(&header, &[0, 1, 3, 4], cores)
+        table(&header, &[0, 1, 3, 4, 5], cores)
     );
     Output::new(status, text)
 }

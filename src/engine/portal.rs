@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use atoll_mapper::format::LogicalBlock;
 use atoll_mapper::{VolumeHandle, VolumeInfo};
-use atoll_reactor::CoreHandle;
+use atoll_reactor::{CoreHandle, CoreId};
 use atoll_targets::scsi::{BlockSize, ByteCount, ResourceId};
 use atoll_targets::server::{
     ErrorKind as Below, IscsiServer, IscsiServerConfig, TargetSpec, TargetStats,
@@ -47,6 +47,7 @@ impl Target {
 #[derive(Debug, Default)]
 pub struct Sessions {
     by_target: BTreeMap<String, u64>,
+    by_core: BTreeMap<CoreId, u64>,
     /// Discovery sessions too.
     all: u64,
 }
@@ -55,6 +56,11 @@ impl Sessions {
     /// Those of one target.
     pub fn of(&self, iqn: &str) -> u64 {
         self.by_target.get(iqn).copied().unwrap_or(0)
+    }
+
+    /// Those that a core serves.
+    pub fn on(&self, core: CoreId) -> u64 {
+        self.by_core.get(&core).copied().unwrap_or(0)
     }
 
     pub fn all(&self) -> u64 {
@@ -131,6 +137,7 @@ impl Portal {
         let mut sessions = Sessions::default();
         for info in infos.map_err(|error| from_server(&error))? {
             sessions.all += 1;
+            *sessions.by_core.entry(info.core).or_default() += 1;
             if let Some(target) = info.target {
                 *sessions.by_target.entry(target).or_default() += 1;
             }

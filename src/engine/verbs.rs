@@ -21,7 +21,7 @@ use crate::units::{ByteSize, UnixSeconds};
 
 use super::convert::{self, name_above, name_below};
 use super::pools::{MEMORY_POOL_CAPACITY, PoolOptions};
-use super::portal::Target;
+use super::portal::{Sessions, Target};
 use super::{Engine, failure, lock};
 
 /// LUN of a volume in the target that exports it.
@@ -289,6 +289,7 @@ impl Engine {
         let exports = self.mapper.exports().await.map_err(below)?;
         let volumes = self.mapper.volumes().await.map_err(below)?;
         let pools = self.mapper.pools().await.map_err(below)?;
+        let sessions = self.portal.sessions().await?;
         let address = self.portal.address();
         let advertise = self.config.iscsi.advertise;
         Ok(Status {
@@ -296,7 +297,7 @@ impl Engine {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             data: self.data.display().to_string(),
-            cores: self.core_status(),
+            cores: self.core_status(&sessions),
             listeners: vec![Listener {
                 protocol: Protocol::Iscsi,
                 address: address.to_string(),
@@ -305,12 +306,12 @@ impl Engine {
             pools: pools.len() as u64,
             volumes: volumes.len() as u64,
             exports: exports.len() as u64,
-            sessions: self.portal.sessions().await?.all(),
+            sessions: sessions.all(),
             metadata: self.metadata_status().await?,
         })
     }
 
-    fn core_status(&self) -> Vec<CoreStatus> {
+    fn core_status(&self, sessions: &Sessions) -> Vec<CoreStatus> {
         let reactor = &self.config.reactor;
         let poll = match reactor.poll {
             PollMode::Adaptive => "adaptive",
@@ -325,6 +326,7 @@ impl Engine {
                 poll: poll.to_owned(),
                 busy_share: core.stats().busy_share(),
                 buffers: reactor.buffer_memory,
+                sessions: sessions.on(core.id()),
             })
             .collect()
     }

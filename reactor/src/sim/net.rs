@@ -140,9 +140,9 @@ impl TcpStream {
         (done, buf)
     }
 
-    pub(crate) async fn send_all(&self, data: Vec<SharedBuf>) -> io::Result<()> {
+    pub(crate) async fn send_all(&self, data: &[SharedBuf]) -> io::Result<()> {
         let net = &self.handle.world.net;
-        for slice in &data {
+        for slice in data {
             let mut rest: &[u8] = slice;
             while !rest.is_empty() {
                 let sent = until_done(|cx| net.send(self.handle.id, rest, cx.waker())).await?;

@@ -84,7 +84,7 @@ async fn send_random(stream: TcpStream, seed: u64, total: usize) -> std::io::Res
         let (slice, after) = rest.split_at(rng.random_range(1..=rest.len().min(20_000)));
         let middle = slice.len() / 2;
         let parts = [&slice[..middle], &slice[middle..]];
-        let data = parts.into_iter().map(SharedBuf::copy_of).collect();
+        let data: Vec<_> = parts.into_iter().map(SharedBuf::copy_of).collect();
         stream.send_all(data).await?;
         rest = after;
     }

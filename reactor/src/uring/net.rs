@@ -350,7 +350,7 @@ impl TcpStream {
         (received, buf)
     }
 
-    pub(crate) async fn send_all(&self, data: Vec<SharedBuf>) -> io::Result<()> {
+    pub(crate) async fn send_all(&self, data: &[SharedBuf]) -> io::Result<()> {
         let connection = &*self.connection;
         match connection.output.get() {
             Output::Idle => connection.output.set(Output::Sending),
@@ -368,7 +368,7 @@ impl TcpStream {
             sent_some: false,
             complete: false,
         };
-        let mut rest = Unsent::new(&data);
+        let mut rest = Unsent::new(data);
         while rest.skip_empty() {
             let count = connection
                 .socket

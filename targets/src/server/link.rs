@@ -10,7 +10,7 @@ use super::memory::Share;
 use super::session::Session;
 use super::state::{CoreState, LinkId, LoginPlace, Place, TargetId, on_core};
 use super::tasks::TaskTable;
-use super::transmit::{Batch, Gatherer};
+use super::transmit::Gatherer;
 use super::wait::Signal;
 use crate::iscsi::pdu::Tsih;
 use crate::iscsi::{Connection, Timestamp, limits as protocol_limits};
@@ -220,9 +220,10 @@ async fn transmit(link: Rc<Link>) {
     let mut gatherer = Gatherer::default();
     loop {
         let next = link.output.until(|| link.next_batch(&mut gatherer)).await;
-        let Some(batch) = next else { break };
-        link.sending.set(batch.bytes);
-        let sent = timeout(SEND_TIMEOUT, link.stream.send_all(batch.slices)).await;
+        let Some(bytes) = next else { break };
+        link.sending.set(bytes);
+        let sent = timeout(SEND_TIMEOUT, link.stream.send_all(gatherer.batch())).await;
+        gatherer.sent();
         link.sending.set(0);
         match sent {
             Ok(Ok(_)) => {}
@@ -263,17 +264,17 @@ async fn watch(link: Rc<Link>) {
 }
 
 impl Link {
-    /// `None` at the end of the output; waits otherwise.
+    /// The bytes of the next send, `None` at the end of the output; waits otherwise.
     #[allow(clippy::option_option, reason = "what `Signal::until` asks for")]
-    fn next_batch(&self, gatherer: &mut Gatherer) -> Option<Option<Batch>> {
+    fn next_batch(&self, gatherer: &mut Gatherer) -> Option<Option<usize>> {
         if self.over.get() {
             return Some(None);
         }
         let mut protocol = self.protocol.borrow_mut();
         match gatherer.gather(&mut protocol, timestamp()) {
-            Some(batch) => Some(Some(batch)),
-            None if protocol.is_finished() => Some(None),
-            None => None,
+            0 if protocol.is_finished() => Some(None),
+            0 => None,
+            bytes => Some(Some(bytes)),
         }
     }
 

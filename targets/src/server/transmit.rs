@@ -6,12 +6,6 @@ use crate::iscsi::{Chunk, Connection, Timestamp};
 use atoll_reactor::{Buf, SharedBuf};
 use std::ops::Range;
 
-/// One send.
-pub(super) struct Batch {
-    pub(super) slices: Vec<SharedBuf>,
-    pub(super) bytes: usize,
-}
-
 enum Piece {
     /// A part of a gathering buffer, by its number.
     Gathered(usize, Range<usize>),
@@ -25,15 +19,15 @@ pub(super) struct Gatherer {
     buffers: Vec<Buf>,
     /// Bytes used of the last buffer.
     filled: usize,
+    /// The full buffers of one send.
+    gathered: Vec<SharedBuf>,
+    /// One send.
+    batch: Vec<SharedBuf>,
 }
 
 impl Gatherer {
-    /// Takes output of the connection, as much as one send is to have; `None` when there is none.
-    pub(super) fn gather(
-        &mut self,
-        protocol: &mut Connection<SharedBuf>,
-        now: Timestamp,
-    ) -> Option<Batch> {
+    /// Takes output of the connection, as much as one send is to have, for [`Gatherer::batch`]; how many bytes.
+    pub(super) fn gather(&mut self, protocol: &mut Connection<SharedBuf>, now: Timestamp) -> usize {
         let mut bytes = 0;
         while bytes < SEND_BYTES && self.pieces.len() < SEND_SLICES {
             let Some(chunk) = protocol.poll_transmit(now) else {
@@ -42,10 +36,18 @@ impl Gatherer {
             bytes += chunk.bytes().len();
             self.push(chunk);
         }
-        (bytes > 0).then(|| Batch {
-            slices: self.finish(),
-            bytes,
-        })
+        self.finish();
+        bytes
+    }
+
+    /// What was gathered last.
+    pub(super) fn batch(&self) -> &[SharedBuf] {
+        &self.batch
+    }
+
+    /// The batch was sent: what it holds is given back.
+    pub(super) fn sent(&mut self) {
+        self.batch.clear();
     }
 
     fn push(&mut self, chunk: Chunk<SharedBuf>) {
@@ -76,13 +78,16 @@ impl Gatherer {
         }
     }
 
-    fn finish(&mut self) -> Vec<SharedBuf> {
-        let gathered: Vec<SharedBuf> = self.buffers.drain(..).map(Buf::freeze).collect();
+    fn finish(&mut self) {
+        self.gathered
+            .extend(self.buffers.drain(..).map(Buf::freeze));
         self.filled = 0;
+        let gathered = &self.gathered;
         let slice = |piece| match piece {
             Piece::Gathered(number, range) => gathered[number].slice(range),
             Piece::Payload(payload) => payload,
         };
-        self.pieces.drain(..).map(slice).collect()
+        self.batch.extend(self.pieces.drain(..).map(slice));
+        self.gathered.clear();
     }
 }

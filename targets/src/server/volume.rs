@@ -7,6 +7,7 @@ use super::wait::bounded;
 use crate::scsi::{ByteCount, ByteRange, Extent, Fill, LbaStatus, LogRoom, Response, VolumeError};
 use atoll_mapper::{Cancel, ErrorKind, Segments, VolumeHandle};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf};
+use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
 
 /// An operation with its data.
@@ -63,7 +64,8 @@ enum Direction {
 /// [`VOLUME_CHUNK_BYTES`] of the volume, so that the inner ones are aligned.
 pub(super) struct Payload {
     start: u64,
-    parts: Vec<Buf>,
+    /// Nearly always one.
+    parts: SmallVec<[Buf; 1]>,
 }
 
 /// The parts of a range, as positions in the volume.
@@ -102,7 +104,7 @@ impl Payload {
         let whole = || Buf::alloc(usize::try_from(range.length.0).unwrap_or(usize::MAX));
         Payload {
             start: range.start.0,
-            parts: vec![whole(), whole()],
+            parts: smallvec![whole(), whole()],
         }
     }
 
@@ -112,7 +114,7 @@ impl Payload {
     }
 
     /// The parts with their positions in the volume.
-    fn freeze(self) -> Vec<(u64, SharedBuf)> {
+    fn freeze(self) -> Parts {
         let mut at = self.start;
         let parts = self.parts.into_iter().map(|part| {
             let start = at;
@@ -141,6 +143,9 @@ impl Payload {
         }
     }
 }
+
+/// Data with its positions in the volume, nearly always in one part.
+type Parts = SmallVec<[(u64, SharedBuf); 1]>;
 
 /// Runs an operation to its end, or until it is cancelled: then what has begun at the store ends there, and nothing else
 /// begins.
@@ -199,11 +204,7 @@ fn miscompare(difference: Option<u64>) -> Result<(), VolumeError> {
 }
 
 /// Reads what lies where the parts belong, and compares where that is asked for.
-async fn read_back(
-    volume: &VolumeHandle,
-    parts: Vec<(u64, SharedBuf)>,
-    compare: bool,
-) -> Result<(), VolumeError> {
+async fn read_back(volume: &VolumeHandle, parts: Parts, compare: bool) -> Result<(), VolumeError> {
     let start = parts.first().map_or(0, |(at, _)| *at);
     let looks = parts.into_iter().map(|(at, data)| {
         LocalFuture::new(async move {
@@ -270,11 +271,7 @@ async fn read(volume: &VolumeHandle, range: ByteRange, fua: bool) -> Result<Segm
 }
 
 /// Several parts are made durable together, after all are written.
-async fn write(
-    volume: &VolumeHandle,
-    parts: Vec<(u64, SharedBuf)>,
-    fua: bool,
-) -> Result<(), VolumeError> {
+async fn write(volume: &VolumeHandle, parts: Parts, fua: bool) -> Result<(), VolumeError> {
     let failed = |error| failure(&error, Direction::Write);
     let single = parts.len() == 1;
     let mut parts = parts.into_iter();

@@ -11,7 +11,7 @@ use atoll_libiscsi_sys as sys;
 
 /// Seconds after which libiscsi gives a command up.
 const TIMEOUT_S: i32 = 60;
-const LUN: i32 = 0;
+pub(crate) const LUN: i32 = 0;
 /// Logins that may end in a unit attention, which libiscsi takes for a failure.
 const MAX_LOGINS: u32 = 4;
 /// Bytes of a block; all of this speaks of 512-byte LBAs.
@@ -33,6 +33,23 @@ pub enum Failure {
 impl Failure {
     pub fn is_disconnect(&self) -> bool {
         matches!(self, Failure::Connection(_))
+    }
+
+    /// Something has happened that the initiator is told of instead of running its command (SAM-5 5.14).
+    pub fn is_unit_attention(&self) -> bool {
+        matches!(self, Failure::Status { sense_key: 6, .. })
+    }
+
+    /// LOGICAL BLOCK ADDRESS OUT OF RANGE.
+    pub fn is_out_of_range(&self) -> bool {
+        matches!(
+            self,
+            Failure::Status {
+                sense_key: 5,
+                ascq: 0x2100,
+                ..
+            }
+        )
     }
 }
 
@@ -65,7 +82,7 @@ pub enum Durability {
 
 /// A logged-in session.
 pub struct Initiator {
-    context: NonNull<sys::iscsi_context>,
+    pub(crate) context: NonNull<sys::iscsi_context>,
 }
 
 impl Initiator {
@@ -226,27 +243,14 @@ impl Initiator {
             return Err(self.connection_failure());
         };
         // SAFETY: a task that a synchronous call returned is complete, ours alone, and live until freed below.
-        let result = unsafe {
-            let done = task.as_ref();
-            if done.status == sys::scsi_status_SCSI_STATUS_GOOD as i32 {
-                Ok(data(data_in(&done.datain)))
-            } else if done.status >= sys::scsi_status_SCSI_STATUS_CANCELLED as i32 {
-                Err(self.connection_failure())
-            } else {
-                let (sense_key, ascq) = (done.sense.key, done.sense.ascq);
-                Err(Failure::Status {
-                    status: done.status,
-                    sense_key,
-                    ascq,
-                })
-            }
-        };
+        let result = unsafe { outcome(task.as_ref(), data) };
+        let result = result.unwrap_or_else(|| Err(self.connection_failure()));
         // SAFETY: allocated by libiscsi, freed once; nothing borrowed from it is left.
         unsafe { sys::scsi_free_scsi_task(task.as_ptr()) };
         result
     }
 
-    fn connection_failure(&self) -> Failure {
+    pub(crate) fn connection_failure(&self) -> Failure {
         // SAFETY: the context is live; the string is its own and copied before anything else can change it.
         let why = unsafe {
             let text = sys::iscsi_get_error(self.context.as_ptr());
@@ -264,6 +268,28 @@ impl Drop for Initiator {
     fn drop(&mut self) {
         // SAFETY: live until here, and not used again.
         unsafe { sys::iscsi_destroy_context(self.context.as_ptr()) };
+    }
+}
+
+/// How a task ended; `None` when the session did.
+///
+/// # Safety
+/// It is complete.
+pub(crate) unsafe fn outcome<T>(
+    task: &sys::scsi_task,
+    data: impl FnOnce(&[u8]) -> T,
+) -> Option<Result<T, Failure>> {
+    if task.status == sys::scsi_status_SCSI_STATUS_GOOD as i32 {
+        // SAFETY: the caller's contract.
+        Some(Ok(data(unsafe { data_in(&task.datain) })))
+    } else if task.status >= sys::scsi_status_SCSI_STATUS_CANCELLED as i32 {
+        None
+    } else {
+        Some(Err(Failure::Status {
+            status: task.status,
+            sense_key: task.sense.key,
+            ascq: task.sense.ascq,
+        }))
     }
 }
 
@@ -285,6 +311,6 @@ fn c_string(text: &str) -> CString {
     CString::new(text).expect("no NUL in names and addresses")
 }
 
-fn data_len(len: usize) -> u32 {
+pub(crate) fn data_len(len: usize) -> u32 {
     u32::try_from(len).expect("commands of tests are small")
 }

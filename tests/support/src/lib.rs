@@ -9,6 +9,7 @@
 pub mod daemon;
 pub mod guest;
 pub mod initiator;
+pub mod pipeline;
 pub mod powerfs;
 pub mod process;
 pub mod raw;

@@ -96,9 +96,10 @@ impl RocksMeta {
     pub fn open(directory: &Path, mode: OpenMode, options: &RocksOptions) -> Result<RocksMeta> {
         let opened = open::open(directory, mode, options)?;
         let shared = Arc::new(Shared {
-            commits: CommitQueue::default(),
-            reads: WorkQueue::new(MAX_QUEUED_READS, options.reader_threads.max(1)),
-            snapshots: WorkQueue::new(MAX_QUEUED_READS, 1),
+            commits: CommitQueue::new().map_err(no_place)?,
+            reads: WorkQueue::new(MAX_QUEUED_READS, options.reader_threads.max(1))
+                .map_err(no_place)?,
+            snapshots: WorkQueue::new(MAX_QUEUED_READS, 1).map_err(no_place)?,
             released: SegQueue::new(),
             mode,
             closing: AtomicBool::new(false),
@@ -160,6 +161,12 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Starts the threads; the last one to end is given back.
+/// The queues of its threads could not be made.
+fn no_place(error: std::io::Error) -> Error {
+    let context = "the metadata store's threads have no place to sleep";
+    Error::with_source(ErrorKind::Io, context, error)
+}
+
 fn start(
     directory: &Path,
     opened: Opened,

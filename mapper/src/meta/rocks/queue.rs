@@ -1,22 +1,23 @@
 //! How reactors hand work to the store's threads: lock-free queues, and threads that sleep in the
 //! kernel while there is nothing to do. Submitting never blocks (R1).
 
+use atoll_reactor::Doze;
 use crossbeam::queue::ArrayQueue;
-use std::sync::OnceLock;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::thread::Thread;
 
-/// The sleeping place of one thread.
-#[derive(Default)]
+/// The sleeping place of one thread, of which is known whether it sleeps.
 pub(super) struct Sleeper {
     idle: AtomicBool,
-    thread: OnceLock<Thread>,
+    place: Doze,
 }
 
 impl Sleeper {
-    /// The calling thread is the one that will sleep here.
-    pub(super) fn attach(&self) {
-        self.thread.get_or_init(std::thread::current);
+    pub(super) fn new() -> io::Result<Sleeper> {
+        Ok(Sleeper {
+            idle: AtomicBool::new(false),
+            place: Doze::new()?,
+        })
     }
 
     /// Sleeps until woken, unless there is work. May return without any.
@@ -25,7 +26,7 @@ impl Sleeper {
         // Whoever publishes work after this look sees that we are idle.
         fence(Ordering::SeqCst);
         if !work() {
-            std::thread::park();
+            self.place.sleep();
         }
         self.idle.store(false, Ordering::SeqCst);
     }
@@ -36,9 +37,7 @@ impl Sleeper {
         if !self.idle.load(Ordering::SeqCst) || !self.idle.swap(false, Ordering::SeqCst) {
             return false;
         }
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
+        self.place.wake();
         true
     }
 }
@@ -51,12 +50,15 @@ pub(super) struct WorkQueue<T> {
 }
 
 impl<T> WorkQueue<T> {
-    pub(super) fn new(capacity: usize, workers: usize) -> WorkQueue<T> {
-        WorkQueue {
+    /// Fails when there is no place to sleep for its workers.
+    pub(super) fn new(capacity: usize, workers: usize) -> io::Result<WorkQueue<T>> {
+        Ok(WorkQueue {
             queue: ArrayQueue::new(capacity),
-            workers: (0..workers).map(|_| Sleeper::default()).collect(),
+            workers: (0..workers)
+                .map(|_| Sleeper::new())
+                .collect::<Result<_, _>>()?,
             stopped: AtomicBool::new(false),
-        }
+        })
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -94,7 +96,6 @@ impl<T> WorkQueue<T> {
     /// says so.
     pub(super) fn next(&self, worker: usize, interrupt: impl Fn() -> bool) -> Option<T> {
         let sleeper = &self.workers[worker];
-        sleeper.attach();
         loop {
             if let Some(work) = self.queue.pop() {
                 return Some(work);

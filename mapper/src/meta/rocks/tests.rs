@@ -377,7 +377,7 @@ fn a_group_is_one_write_with_one_sync() {
     use Durability::{Synced, Unsynced};
     let (engine, disk) = (FakeEngine::default(), FakeDisk(Cell::new(1000)));
     let mut writer = writer(&engine, &disk);
-    let queue = CommitQueue::default();
+    let queue = CommitQueue::new().expect("a descriptor");
     let (group, receivers) = commits(vec![
         (numbered(1), Unsynced),
         (numbered(2), Synced),
@@ -424,7 +424,7 @@ fn the_first_failed_write_is_the_last() {
     let error = block_on(answered(receivers.remove(0))).expect_err("it failed before");
     assert!(error.to_string().contains("the disk is on fire"), "{error}");
     assert_eq!(*engine.writes.borrow(), []);
-    let queue = CommitQueue::default();
+    let queue = CommitQueue::new().expect("a descriptor");
     queue.push_close(None);
     let (_, closed) = writer.run(&queue);
     assert_eq!(
@@ -462,7 +462,7 @@ fn a_full_file_system_refuses_growth_and_takes_what_frees() {
 
 #[test]
 fn what_comes_after_the_end_is_answered_closed() {
-    let queue = CommitQueue::default();
+    let queue = CommitQueue::new().expect("a descriptor");
     let (before, mut receivers) = commits(vec![(numbered(1), Durability::Synced)]);
     for commit in before {
         queue.push(commit).expect("there is room");
@@ -478,7 +478,7 @@ fn what_comes_after_the_end_is_answered_closed() {
 
 #[test]
 fn a_full_queue_makes_readers_wait_and_a_stopped_one_lets_them_go() {
-    let queue = Arc::new(WorkQueue::<u64>::new(2, 1));
+    let queue = Arc::new(WorkQueue::<u64>::new(2, 1).expect("a descriptor"));
     let first: Arc<OnceLock<u64>> = Arc::default();
     std::thread::scope(|scope| {
         let submitted = scope.spawn(|| {

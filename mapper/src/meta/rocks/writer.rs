@@ -31,7 +31,6 @@ enum Request {
 }
 
 /// The queue of commits. A batch has its place in the order when `push` returns.
-#[derive(Default)]
 pub(super) struct CommitQueue {
     queue: SegQueue<Request>,
     queued: AtomicUsize,
@@ -40,6 +39,16 @@ pub(super) struct CommitQueue {
 }
 
 impl CommitQueue {
+    /// Fails when there is no place to sleep for the writer.
+    pub(super) fn new() -> std::io::Result<CommitQueue> {
+        Ok(CommitQueue {
+            queue: SegQueue::new(),
+            queued: AtomicUsize::new(0),
+            sleeper: Sleeper::new()?,
+            ended: AtomicBool::new(false),
+        })
+    }
+
     pub(super) fn push(&self, commit: Commit) -> Result<()> {
         if self.queued.load(Ordering::SeqCst) >= MAX_QUEUED {
             return Err(Error::new(
@@ -73,7 +82,6 @@ impl CommitQueue {
     }
 
     fn wait(&self) -> Request {
-        self.sleeper.attach();
         loop {
             if let Some(request) = self.pop() {
                 return request;

@@ -1,10 +1,14 @@
-//! Writers that remember what was acknowledged and what was flushed, and the check of what a crash left.
+//! Writers that remember what was acknowledged and what was flushed, and the check of what a crash left; sessions that
+//! share a volume, and the check of what each of them reads.
 
 mod oracle;
+mod sharers;
 mod stamp;
+mod versions;
 mod writers;
 
-pub use oracle::{Flush, Oracle, Ticket, Wrong};
+pub use oracle::{Flush, Oracle, Reading, Ticket, Wrong};
+pub use sharers::Sharers;
 pub use stamp::Tag;
 pub use writers::{Load, Writers, verify, verify_torn};
 

@@ -26,6 +26,17 @@ pub enum Found {
     Garbage,
 }
 
+impl Found {
+    /// Whether both may come of one write or unmap.
+    pub fn is_of_one_write(&self, other: &Found) -> bool {
+        match (self, other) {
+            (Found::Zeros, Found::Zeros) => true,
+            (Found::Stamp { sequence, .. }, Found::Stamp { sequence: o, .. }) => sequence == o,
+            _ => false,
+        }
+    }
+}
+
 pub fn write(sector: &mut [u8], tag: Tag, lba: Lba, sequence: Sequence) {
     for (word, value) in sector.chunks_exact_mut(WORD).zip(words(tag, lba, sequence)) {
         word.copy_from_slice(&value.to_le_bytes());

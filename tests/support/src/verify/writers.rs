@@ -25,18 +25,31 @@ const READ_SECTORS: u64 = 2048;
 #[derive(Clone)]
 pub struct Load {
     export: String,
-    sessions: u64,
-    oracle: Arc<Shared>,
+    pub(super) sessions: u64,
+    pub(super) oracle: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     oracle: Mutex<Oracle>,
-    acknowledged: Condvar,
+    pub(super) acknowledged: Condvar,
+    /// A session has found something wrong.
+    failed: AtomicBool,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Oracle> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Oracle> {
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+        // Who waits has looked before or looks now.
+        drop(self.lock());
+        self.acknowledged.notify_all();
     }
 }
 
@@ -46,6 +59,7 @@ impl Load {
         let oracle = Shared {
             oracle: Mutex::new(Oracle::new(tag, sectors)),
             acknowledged: Condvar::new(),
+            failed: AtomicBool::new(false),
         };
         Load {
             export: export.into(),
@@ -70,7 +84,7 @@ impl Load {
         }
     }
 
-    fn login(&self, portal: SocketAddr, index: u64) -> Result<Initiator, Failure> {
+    pub(super) fn login(&self, portal: SocketAddr, index: u64) -> Result<Initiator, Failure> {
         let target = format!("{IQN}:{}", self.export);
         Initiator::login(
             portal,
