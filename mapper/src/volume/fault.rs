@@ -27,8 +27,6 @@ enum State {
 /// The mark of a volume in its node's row.
 pub(super) struct FaultMark {
     state: Cell<State>,
-    /// The node is being deleted: its row is not the volume's to write any more.
-    abandoned: Cell<bool>,
     ended: WaitQueue,
 }
 
@@ -44,7 +42,6 @@ impl FaultMark {
                 true => State::Found,
                 false => State::Unwritten,
             }),
-            abandoned: Cell::new(false),
             ended: WaitQueue::default(),
         }
     }
@@ -69,9 +66,6 @@ impl Volume {
     async fn write_mark(&self) {
         // Rows that are being written now are written before, later ones carry the mark on.
         let _rows = self.row_changes.close().await;
-        if self.mark.abandoned.get() {
-            return;
-        }
         let row = NodeRow {
             faulted: true,
             ..*self.node_row.borrow()
@@ -106,8 +100,11 @@ impl Volume {
 
     /// It is deleted although it could not be retired: nothing of it is committed any more.
     pub(crate) async fn abandon(&self, error: &Error) {
-        let _rows = self.row_changes.close().await;
-        self.mark.abandoned.set(true);
-        self.set_fault(error);
+        // From now on its row is not the volume's to write.
+        self.fault_noted().await;
+        self.mark.state.set(State::Ended);
+        if !self.shared.faulted.swap(true, Ordering::AcqRel) {
+            tracing::warn!(volume = %self.id, %error, "deleted without its last changes");
+        }
     }
 }

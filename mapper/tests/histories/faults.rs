@@ -5,6 +5,8 @@ use atoll_backends::ErrorKind as StoreError;
 use atoll_backends::chaos::{Fault, Op};
 use atoll_mapper::{ErrorKind, clear_faults, faulted_pools};
 use atoll_reactor::sim::Sim;
+use atoll_reactor::sleep;
+use std::time::Duration;
 
 /// A volume `v` with an object, whose last flush was told to have failed.
 fn fail(world: &mut World, seed: u64, fua: bool) {
@@ -113,9 +115,15 @@ fn deleting_a_volume_while_its_flush_fails_leaves_no_mark_on_what_is_left_of_it(
         world.live(move |life| async move {
             let volume = life.create(seed.into(), "v", 2 << 20).await;
             volume.write(0, blocks(1, OBJECT), false).await.expect("ok");
-            life.chaos
-                .fail_call(Op::Sync, 1, Fault::Error(StoreError::Io));
+            match seed % 2 {
+                0 => life
+                    .chaos
+                    .fail_call(Op::Sync, 1, Fault::Error(StoreError::Io)),
+                // It is given up without a fault: none is to be noted over the deletion.
+                _ => life.meta.set_full(true),
+            }
             life.mapper.delete_volume(name("v")).await.expect("deleted");
+            sleep(Duration::from_millis(1)).await;
         });
         world.lose_power();
         world.check();
