@@ -43,7 +43,7 @@ pub struct Tag(u64);
 pub struct Ended {
     pub tag: Tag,
     /// What a read brought.
-    pub result: Result<Vec<u8>, Failure>,
+    pub result: Brought,
     /// What a write was given.
     pub written: Vec<u8>,
 }
@@ -61,7 +61,10 @@ pub struct Pipeline {
 
 /// What libiscsi has called back for, and how it ended; `None` for the end of the session.
 #[derive(Default)]
-struct Callbacks(VecDeque<(u64, Option<Result<Vec<u8>, Failure>>)>);
+struct Callbacks(VecDeque<(u64, Option<Brought>)>);
+
+/// What a read brought; nothing of other commands.
+type Brought = Result<Vec<u8>, Failure>;
 
 /// What is handed through libiscsi, owned by the callback.
 struct Private {
@@ -162,7 +165,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the session has ended, and with it all that is outstanding. Panics if nothing is, or nothing ends for long.
-    pub fn next(&mut self) -> Result<Ended, Failure> {
+    pub fn wait(&mut self) -> Result<Ended, Failure> {
         assert!(self.outstanding > 0, "nothing is outstanding");
         let begun = Instant::now();
         loop {

@@ -139,7 +139,7 @@ impl Session {
             while self.doing.len() < DEPTH && good + (self.doing.len() as u64) < operations {
                 self.begin();
             }
-            let ended = self.pipeline.next();
+            let ended = self.pipeline.wait();
             let ended = ended.unwrap_or_else(|e| panic!("{e}"));
             good += u64::from(self.end(ended));
         }
