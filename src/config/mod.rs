@@ -30,6 +30,7 @@ pub const QUEUE_DEPTH_RANGE: (u32, u32) = (1, 4096);
 /// Sessions of the daemon.
 pub const MAX_SESSIONS_RANGE: (u32, u32) = (1, 65_535);
 /// Memory of each core for the data of iSCSI commands; the longest command has room in the least.
+pub const LOW_SPACE_RANGE: (u32, u32) = (0, 50);
 pub const COMMAND_MEMORY_RANGE: (ByteSize, ByteSize) = (ByteSize::mib(16), ByteSize::mib(64 << 10));
 /// Longest time a reactor may go on polling without work.
 pub const MAX_SPIN: Duration = Duration::from_secs(1);
@@ -89,7 +90,10 @@ pub struct Iscsi {
     /// Sessions of all targets together; more are refused at login.
     pub max_sessions: u32,
     /// Bytes of each core that all sessions share for the data of commands under way; every session has 512 KiB besides.
+    #[serde(with = "config_size")]
     pub command_memory: ByteSize,
+    /// Percent of a pool: initiators are told when less is available. 0: never.
+    pub low_space: u32,
     /// How long a connection may take to log in.
     pub login_timeout: Span,
     /// Silence of an initiator after which it is pinged with a NOP-In.
@@ -218,6 +222,7 @@ impl Default for Iscsi {
             queue_depth: 128,
             max_sessions: 1024,
             command_memory: ByteSize::mib(64),
+            low_space: 10,
             login_timeout: Span(Duration::from_secs(15)),
             nop_interval: Span(Duration::from_secs(10)),
             nop_timeout: Span(Duration::from_secs(10)),
@@ -369,6 +374,7 @@ impl Config {
             iscsi.command_memory,
             COMMAND_MEMORY_RANGE,
         )?;
+        in_range("iscsi.low_space", iscsi.low_space, LOW_SPACE_RANGE)?;
         timeout("iscsi.login_timeout", iscsi.login_timeout)?;
         timeout("iscsi.nop_interval", iscsi.nop_interval)?;
         timeout("iscsi.nop_timeout", iscsi.nop_timeout)?;

@@ -178,6 +178,7 @@ fn values_out_of_range_are_refused_by_option() {
         ("[iscsi]\nmax_sessions = 0", "iscsi.max_sessions"),
         ("[iscsi]\nmax_sessions = 65536", "iscsi.max_sessions"),
         ("[iscsi]\ncommand_memory = \"8M\"", "iscsi.command_memory"),
+        ("[iscsi]\nlow_space = 51", "iscsi.low_space"),
         ("[iscsi]\nnop_timeout = \"0s\"", "iscsi.nop_timeout"),
         ("[iscsi]\nnop_interval = \"2h\"", "iscsi.nop_interval"),
         ("[iscsi]\nlogin_timeout = \"0s\"", "iscsi.login_timeout"),

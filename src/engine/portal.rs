@@ -90,6 +90,7 @@ impl Portal {
             queue_depth: iscsi.queue_depth,
             max_sessions: iscsi.max_sessions,
             command_memory: iscsi.command_memory.get(),
+            low_space: iscsi.low_space,
             login_timeout: iscsi.login_timeout.0,
             nop_interval: iscsi.nop_interval.0,
             nop_timeout: iscsi.nop_timeout.0,

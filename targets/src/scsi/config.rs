@@ -38,8 +38,6 @@ pub(super) const MAX_COMPARE_AND_WRITE: u8 = u8::MAX;
 const MIN_THRESHOLD_EXPONENT: u8 = 1;
 /// Largest THRESHOLD EXPONENT: every capacity in blocks is then less than 2^32 sets.
 const MAX_THRESHOLD_EXPONENT: u8 = 32;
-/// The threshold is reached where less than one part in so many of the pool is available, by default.
-const THRESHOLD_PART: u64 = 10;
 /// It is left again where one part in so many of the threshold's own count is available on top of it.
 const THRESHOLD_MARGIN: u64 = 8;
 /// Blocks of 512 bytes lie in physical blocks of 2^3 of them: objects are kept in 4 KiB units.
@@ -72,16 +70,18 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    /// A tenth of a pool that has this many bytes.
-    pub fn of_pool(block_size: BlockSize, total: ByteCount) -> Threshold {
+    /// So many percent of a pool that has this many bytes.
+    pub fn of_pool(block_size: BlockSize, total: ByteCount, percent: u32) -> Threshold {
         let blocks = block_size.whole_blocks(total).0;
         let bits = (u64::BITS - blocks.leading_zeros()) as u8;
         let exponent = bits
             .saturating_sub(u32::BITS as u8)
             .max(MIN_THRESHOLD_EXPONENT);
+        let percent = u64::from(percent);
+        let part = blocks / 100 * percent + blocks % 100 * percent / 100;
         Threshold {
             exponent,
-            count: saturate32((blocks / THRESHOLD_PART) >> exponent),
+            count: saturate32(part >> exponent),
         }
     }
 

@@ -24,6 +24,9 @@ pub struct IscsiServerConfig {
     /// Bytes of each core that its connections share for the data of commands under way, from
     /// [`limits::MIN_COMMAND_MEMORY`]; each connection has [`limits::GUARANTEED_BYTES`] besides.
     pub command_memory: u64,
+    /// Initiators are told (THIN PROVISIONING SOFT THRESHOLD REACHED) when less than so many percent of a pool are
+    /// available, 0 to 100; 0 for never.
+    pub low_space: u32,
     /// From connecting to full feature phase.
     pub login_timeout: Duration,
     /// Silence of an initiator after which it is pinged.
@@ -40,6 +43,7 @@ impl Default for IscsiServerConfig {
             queue_depth: iscsi::limits::DEFAULT_QUEUE_DEPTH,
             max_sessions: limits::DEFAULT_MAX_SESSIONS,
             command_memory: limits::DEFAULT_COMMAND_MEMORY,
+            low_space: limits::DEFAULT_LOW_SPACE,
             login_timeout: iscsi::limits::LOGIN_TIMEOUT,
             nop_interval: iscsi::limits::PING_INTERVAL,
             nop_timeout: iscsi::limits::PING_TIMEOUT,
@@ -69,6 +73,10 @@ impl IscsiServerConfig {
             self.max_sessions,
             limits::MAX_SESSIONS,
         )?;
+        if self.low_space > 100 {
+            let text = format!("low space is a percentage, not {}", self.low_space);
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
         if self.command_memory < limits::MIN_COMMAND_MEMORY {
             let text = format!(
                 "the memory for commands must be at least {} bytes, not {}",

@@ -130,7 +130,8 @@ fn hand_over(shared: &Arc<Shared>, stream: DetachedStream) {
 /// Makes a target of a volume. Fails if the name is taken or the description is wrong.
 pub(super) async fn add_target(first: Rc<CoreState>, spec: TargetSpec) -> Result<()> {
     let registrar = registrar(&first)?;
-    let threshold = room::threshold(&spec.volume, spec.block_size).await;
+    let percent = first.shared.config.low_space;
+    let threshold = room::threshold(&spec.volume, spec.block_size, percent).await;
     let iqn = spec.iqn.clone();
     if registrar.closing.get() {
         return Err(closed());

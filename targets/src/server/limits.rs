@@ -18,6 +18,9 @@ pub const CROWDED_LOGIN_TIME: Duration = Duration::from_secs(2);
 /// Pause after accepting failed.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Percent of a pool below which its initiators are told, unless configured otherwise.
+pub const DEFAULT_LOW_SPACE: u32 = 10;
+
 /// Bytes of one core that all its connections share for commands under way, unless configured otherwise.
 pub const DEFAULT_COMMAND_MEMORY: u64 = 64 << 20;
 /// Least that may be configured.

@@ -29,11 +29,18 @@ impl NextLook {
     }
 }
 
-/// The threshold of the pool that a volume lies in; `None` where its room is not known.
-pub(super) async fn threshold(volume: &VolumeHandle, block_size: BlockSize) -> Option<Threshold> {
+/// The threshold of the pool that a volume lies in, in percent of it; `None` where its room is not known, or for 0.
+pub(super) async fn threshold(
+    volume: &VolumeHandle,
+    block_size: BlockSize,
+    percent: u32,
+) -> Option<Threshold> {
+    if percent == 0 {
+        return None;
+    }
     let room = timeout(ROOM_PATIENCE, volume.pool_capacity()).await;
     let total = room.ok()?.ok()?.total;
-    let threshold = Threshold::of_pool(block_size, ByteCount(total));
+    let threshold = Threshold::of_pool(block_size, ByteCount(total), percent);
     (threshold.count > 0).then_some(threshold)
 }
 

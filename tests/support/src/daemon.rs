@@ -41,6 +41,8 @@ pub struct Options {
     pub iscsi: String,
     /// Further arguments of `atoll serve`.
     pub args: Vec<String>,
+    /// Added to its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -51,11 +53,17 @@ impl Options {
             log: dir.join("log"),
             iscsi: "127.0.0.1:0".into(),
             args: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -67,7 +75,15 @@ impl Options {
             .args(["serve", "--data"])
             .arg(&self.data)
             .args(["--iscsi", &self.iscsi])
-            .args(&self.args);
+            .args(&self.args)
+            .envs(self.environment.iter().cloned());
+        if !self.args.iter().any(|arg| arg == "--config") {
+            // How full the machine's disk is must not show in what initiators are told.
+            let config = self.log.with_extension("toml");
+            fs::write(&config, "[iscsi]\nlow_space = 0\n")
+                .unwrap_or_else(|e| panic!("{}: {e}", config.display()));
+            command.arg("--config").arg(config);
+        }
         // What the environment of who runs the tests says must not lead to another daemon.
         command.env_remove("ATOLL_DATA").env_remove("ATOLL_ADMIN");
         command

@@ -164,6 +164,16 @@ impl RawSession {
         self.good(&transfer(0x8a, lba, sectors), 0, data).map(drop)
     }
 
+    /// SYNCHRONIZE CACHE (10) of the whole unit.
+    ///
+    /// # Errors
+    /// As for [`RawSession::write`].
+    pub fn flush(&mut self) -> io::Result<()> {
+        let mut cdb = [0; 16];
+        cdb[0] = 0x35;
+        self.good(&cdb, 0, &[]).map(drop)
+    }
+
     /// Reads whole sectors.
     ///
     /// # Errors

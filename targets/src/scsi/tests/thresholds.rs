@@ -58,7 +58,7 @@ fn a_unit_without_a_threshold_has_none_of_its_pages() {
 fn a_default_threshold_is_a_tenth_of_the_pool_in_sets_that_32_bits_count() {
     for size in [BlockSize::B512, BlockSize::B4096] {
         for total in [1 << 20, 64 * GIB, 1 << 40, 1 << 50, 1 << 62] {
-            let threshold = Threshold::of_pool(size, ByteCount(total));
+            let threshold = Threshold::of_pool(size, ByteCount(total), 10);
             let set = u64::from(size.bytes()) << threshold.exponent;
             assert!((1..=32).contains(&threshold.exponent));
             assert!(total / set <= u64::from(u32::MAX), "{total}");
