@@ -131,7 +131,6 @@ fn an_unknown_option_of_the_configuration_is_refused_by_name() {
 #[test]
 fn a_daemon_with_a_thousand_volumes_is_idle_and_small() {
     const VOLUMES: usize = 1000;
-    const SETTLED: Duration = Duration::from_millis(300);
     const WINDOW: Duration = Duration::from_secs(10);
     const WINDOWS: usize = 3; // the last of the work of creating them may reach into the first
     const TICKS_PER_SECOND: u64 = 100; // USER_HZ, the same on every Linux
