@@ -116,6 +116,27 @@ fn a_session_is_replaced_although_its_store_hangs() {
 }
 
 #[test]
+fn a_write_of_an_initiator_that_vanished_lands_over_nothing_newer_of_another() {
+    simulate(5, &config(), |world| async move {
+        let mut old = world.session(Port("a", 1), "v0").await;
+        write(&mut old, 0, 1, 64).await;
+        hang_write(&world, &mut old, 0, 2).await;
+        drop(old);
+        // On another core, and long before the hung one ends.
+        let mut new = world.session(Port("b", 1), "v0").await;
+        write(&mut new, 16, 4, 8).await;
+        let newer = pattern(3, 8 * BLOCK);
+        let newer = new.submit(transfer(0x8a, 0, 8), newer, 0).await;
+        world.chaos.release();
+        let newer = newer.expect("connected");
+        new.finish(newer).await.expect("connected").good();
+        sleep(Duration::from_secs(1)).await;
+        assert_content(&mut new, 0, 3, 8).await;
+        assert_content(&mut new, 16, 4, 8).await;
+    });
+}
+
+#[test]
 fn logouts_removals_and_the_end_do_not_wait_for_ever_for_a_store_that_hangs() {
     simulate(2, &config(), |world| async move {
         let begun = now();
