@@ -3,7 +3,7 @@
 
 use crate::world::{PoolUnder, VOLUME_BYTES, World};
 use atoll_mapper::VolumeHandle;
-use atoll_reactor::{Buf, CoreHandle, Instant, block_on, now, oneshot, spawn, yield_now};
+use atoll_reactor::{Buf, CoreHandle, Instant, now, oneshot, spawn, yield_now};
 use std::fmt;
 use std::hint::black_box;
 use std::time::Duration;
@@ -107,17 +107,18 @@ pub enum Until {
 }
 
 /// Operations per second.
-pub fn run(world: &World, case: Case, until: Until) -> f64 {
+pub async fn run(world: &World, case: Case, until: Until) -> f64 {
     let volume = world.volume(case.pool);
-    let cores = world.runtime.cores().iter();
+    let cores = world.cores.iter();
     let running: Vec<_> = cores
         .filter(|core| case.place.has(core.id() == volume.home().id()))
         .map(|core| begin(core, volume.clone(), case, until))
         .collect();
-    let rates = running
-        .into_iter()
-        .map(|rate| block_on(rate).expect("the core runs to the end"));
-    rates.sum()
+    let mut rate = 0.0;
+    for running in running {
+        rate += running.await.expect("the core runs to the end");
+    }
+    rate
 }
 
 fn begin(

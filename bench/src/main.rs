@@ -6,6 +6,8 @@ mod load;
 mod world;
 
 use atoll_reactor::runtime::available_cpus;
+use atoll_reactor::sim::Sim;
+use atoll_reactor::{Runtime, RuntimeConfig, block_on, cores};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use load::{Case, Operation, Place, Until};
@@ -28,9 +30,10 @@ struct Arguments {
     /// How long each measurement of a round takes.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     millis: u64,
-    /// Instead of a time, this many operations: for tools that count instructions.
-    #[arg(long, conflicts_with = "millis")]
-    operations: Option<u64>,
+    /// Instead of measuring times, one round of so many operations on each core, on simulated cores: for tools that
+    /// count instructions, such as callgrind, which knows no io_uring.
+    #[arg(long, value_name = "OPERATIONS", conflicts_with_all = ["millis", "rounds"])]
+    simulated: Option<u64>,
     /// Only lines whose first four columns, with a space between, contain this.
     #[arg(long, default_value = "")]
     only: String,
@@ -38,20 +41,46 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let groups = groups(&arguments.only);
+    if let Some(operations) = arguments.simulated {
+        Sim::new(1, 2).block_on(async move {
+            let world = World::start(cores()).await;
+            for case in groups.into_iter().flatten() {
+                load::run(&world, case, Until::Operations(operations)).await;
+            }
+        });
+        return ExitCode::SUCCESS;
+    }
     let cpus = available_cpus();
     let [first, second, ..] = cpus[..] else {
         eprintln!("two CPUs are needed, and this process may use {cpus:?}");
         return ExitCode::FAILURE;
     };
-    let world = World::start(vec![first, second]);
+    let config = RuntimeConfig {
+        cpus: vec![first, second],
+        ..RuntimeConfig::default()
+    };
+    let runtime = Runtime::start(config).expect("this kernel has io_uring");
     println!(
         "CPUs {first} and {second}, poll adaptive; volumes of {} MiB, written once and flushed",
         world::VOLUME_BYTES >> 20
     );
-    let until = match arguments.operations {
-        Some(count) => Until::Operations(count),
-        None => Until::Time(Duration::from_millis(arguments.millis)),
-    };
+    let until = Until::Time(Duration::from_millis(arguments.millis));
+    let table = block_on(async {
+        let world = World::start(runtime.cores().to_vec()).await;
+        table(&world, &groups, arguments.rounds, until).await
+    });
+    println!("{table}");
+    println!(
+        "to home: operations per second of the line to those on the home core, median of the ratios of each round, \
+         and the lowest and highest.\n\
+         turn: a task that only lets others run, as each one here does after each operation; part of all other lines.\n\
+         memory: half of the pool's objects lie on either core, so that half of what either does is a message."
+    );
+    ExitCode::SUCCESS
+}
+
+async fn table(world: &World, groups: &[Vec<Case>], rounds: u32, until: Until) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "pool",
@@ -64,20 +93,13 @@ fn main() -> ExitCode {
         "from",
         "to",
     ]);
-    for group in groups(&arguments.only) {
-        table.add_rows(measure(&world, &group, arguments.rounds, until));
+    for group in groups {
+        table.add_rows(measure(world, group, rounds, until).await);
     }
     for column in table.column_iter_mut().skip(4) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
-    println!(
-        "to home: operations per second of the line to those on the home core, median of the ratios of each round, \
-         and the lowest and highest.\n\
-         turn: a task that only lets others run, as each one here does after each operation; part of all other lines.\n\
-         memory: half of the pool's objects lie on either core, so that half of what either does is a message."
-    );
-    ExitCode::SUCCESS
+    table
 }
 
 /// Cases that are compared: each begins with the one on the home core.
@@ -107,11 +129,11 @@ fn groups(only: &str) -> Vec<Vec<Case>> {
 }
 
 /// Runs the cases in alternating rounds; a line of the table for each.
-fn measure(world: &World, group: &[Case], rounds: u32, until: Until) -> Vec<Vec<String>> {
+async fn measure(world: &World, group: &[Case], rounds: u32, until: Until) -> Vec<Vec<String>> {
     let mut rates = vec![Vec::new(); group.len()];
     for round in 0..=rounds {
         for (case, rates) in group.iter().zip(&mut rates) {
-            let rate = load::run(world, *case, until);
+            let rate = load::run(world, *case, until).await;
             // The first one warms up.
             if round > 0 {
                 rates.push(rate);

@@ -1,4 +1,4 @@
-//! What is measured on: two real reactors, a mapper with its metadata in memory, and a volume on a null pool and on a
+//! What is measured on: the cores, a mapper with its metadata in memory, and a volume on a null pool and on a
 //! pool in memory. Both are written once and flushed, so that what is read and written is there.
 
 use atoll_backends::{MemoryOptions, MemoryPool, NullOptions, NullPool, ObjectSize, Pool, PoolId};
@@ -6,7 +6,7 @@ use atoll_mapper::format::{LogicalBlock, PoolKind, PoolRow};
 use atoll_mapper::meta::SimMeta;
 use atoll_mapper::types::{InstanceId, ResourceId, ResourceName};
 use atoll_mapper::{Mapper, MapperConfig, NewPool, NewVolume, PoolFactory, Result, VolumeHandle};
-use atoll_reactor::{Buf, LocalFuture, Runtime, RuntimeConfig, block_on};
+use atoll_reactor::{Buf, CoreHandle, LocalFuture};
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,42 +60,32 @@ impl PoolFactory for Pools {
 }
 
 pub struct World {
-    pub runtime: Runtime,
+    pub cores: Vec<CoreHandle>,
     /// Serves as long as it is kept.
     _mapper: Mapper,
     volumes: Vec<(PoolUnder, VolumeHandle)>,
 }
 
 impl World {
-    pub fn start(cpus: Vec<usize>) -> World {
-        let config = RuntimeConfig {
-            cpus,
-            ..RuntimeConfig::default()
-        };
-        let runtime = Runtime::start(config).expect("this kernel has io_uring");
-        let cores = runtime.cores().to_vec();
-        let (mapper, volumes) = block_on(async {
-            let mapper = Mapper::start(
-                Arc::new(SimMeta::new(1)),
-                Arc::new(Pools),
-                InstanceId([7; 16]),
-                cores,
-                MapperConfig::default(),
-            );
-            let mapper = mapper.await.expect("the mapper starts");
-            let mut volumes = Vec::new();
-            for pool in PoolUnder::ALL {
-                volumes.push((pool, volume(&mapper, pool).await));
-            }
-            (mapper, volumes)
-        });
-        for (_, volume) in &volumes {
-            let volume = volume.clone();
-            let filled = runtime.run(move || fill(volume));
+    pub async fn start(cores: Vec<CoreHandle>) -> World {
+        let mapper = Mapper::start(
+            Arc::new(SimMeta::new(1)),
+            Arc::new(Pools),
+            InstanceId([7; 16]),
+            cores.clone(),
+            MapperConfig::default(),
+        );
+        let mapper = mapper.await.expect("the mapper starts");
+        let mut volumes = Vec::new();
+        for pool in PoolUnder::ALL {
+            let volume = volume(&mapper, pool).await;
+            let filled = volume.clone();
+            let filled = volume.home().call(move || fill(filled)).await;
             filled.expect("the core runs");
+            volumes.push((pool, volume));
         }
         World {
-            runtime,
+            cores,
             _mapper: mapper,
             volumes,
         }
