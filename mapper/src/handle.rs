@@ -1,7 +1,7 @@
 //! An opened volume as any core uses it: on the home core directly, elsewhere by an outpost.
 
 use crate::cancel::Cancel;
-use crate::core_state::core_state;
+use crate::core_state::{CoreState, core_state};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::ResourceId;
 use crate::volume::outpost::Outpost;
@@ -79,8 +79,9 @@ impl VolumeHandle {
         count(&counters.reads, 1);
         count(&counters.read_bytes, len);
         let outcome = async {
-            let lease = self.lease()?;
-            match self.here().await? {
+            let state = core_state()?;
+            let lease = self.lease_of(&state)?;
+            match self.here(&state).await? {
                 Here::Home(volume) => volume.read(offset, len, lease).await,
                 Here::Outpost(outpost) => outpost.read(offset, len, lease).await,
             }
@@ -94,8 +95,9 @@ impl VolumeHandle {
         count(&counters.writes, 1);
         count(&counters.written_bytes, data.len() as u64);
         let outcome = async {
-            let lease = self.lease()?;
-            match self.here().await? {
+            let state = core_state()?;
+            let lease = self.lease_of(&state)?;
+            match self.here(&state).await? {
                 Here::Home(volume) => volume.write(offset, data, fua, lease).await,
                 Here::Outpost(outpost) => outpost.write(offset, data, fua, lease).await,
             }
@@ -205,9 +207,11 @@ impl VolumeHandle {
     }
 
     fn lease(&self) -> Result<Lease> {
-        let lease = Lease::limited(core_state()?.io_timeout).cancelled_by(self.cancel.clone());
-        lease.check()?;
-        Ok(lease)
+        self.lease_of(&*core_state()?)
+    }
+
+    fn lease_of(&self, state: &CoreState) -> Result<Lease> {
+        Lease::begin(state.io_timeout, &self.cancel)
     }
 
     fn told<T>(&self, outcome: Result<T>) -> Result<T> {
@@ -217,14 +221,11 @@ impl VolumeHandle {
         outcome
     }
 
-    async fn here(&self) -> Result<Here> {
-        let state = core_state()?;
+    async fn here(&self, state: &CoreState) -> Result<Here> {
         if core_id() == self.home.id() {
             return state.volume(self.id).map(Here::Home);
         }
-        let outpost = state
-            .outposts
-            .get(&state, self.id, &self.home, &self.shared);
+        let outpost = state.outposts.get(state, self.id, &self.home, &self.shared);
         outpost.await.map(Here::Outpost)
     }
 

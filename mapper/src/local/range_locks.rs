@@ -44,16 +44,21 @@ impl RangeLocks {
             range,
             waker: None,
         };
-        self.objects
-            .borrow_mut()
-            .entry(object)
-            .or_default()
-            .push(request);
+        let free = {
+            let mut objects = self.objects.borrow_mut();
+            let requests = objects.entry(object).or_default();
+            let free = !requests.iter().any(|earlier| earlier.range.overlaps(range));
+            requests.push(request);
+            free
+        };
         let guard = RangeGuard {
             locks: self.clone(),
             object,
             ticket,
         };
+        if free {
+            return guard;
+        }
         poll_fn(|cx| {
             let mut objects = self.objects.borrow_mut();
             let requests = objects.get_mut(&object).expect("our request is there");

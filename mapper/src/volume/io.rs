@@ -71,37 +71,29 @@ impl Volume {
 
     pub(super) async fn read_pieces(&self, offset: u64, len: u64) -> Result<Segments> {
         let mut parts = pieces(offset, len, self.pool.object_size);
-        let mut segments = Segments::new();
         let Some(first) = parts.next() else {
-            return Ok(segments);
+            return Ok(Segments::new());
         };
         let Some(second) = parts.next() else {
-            self.read_piece(&first, &mut segments).await?;
-            return Ok(segments);
+            return self.read_piece(&first).await;
         };
         // Over several objects: all at once.
-        let reads = [first, second].into_iter().chain(parts).map(|piece| {
-            LocalFuture::new(async move {
-                let mut own = Segments::new();
-                self.read_piece(&piece, &mut own).await.map(|()| own)
-            })
-        });
+        let reads = [first, second].into_iter().chain(parts);
+        let reads =
+            reads.map(|piece| LocalFuture::new(async move { self.read_piece(&piece).await }));
+        let mut segments = Segments::new();
         for own in join_all(reads).await {
             segments.extend(own?);
         }
         Ok(segments)
     }
 
-    async fn read_piece(&self, piece: &Piece, out: &mut Segments) -> Result<()> {
+    async fn read_piece(&self, piece: &Piece) -> Result<Segments> {
         let mut again = false;
         loop {
             let (_, stored) = self.stored(piece).await?;
             let outcome = self.read_stored(piece, &stored).await;
             match outcome {
-                Ok(data) => {
-                    out.extend(data);
-                    return Ok(());
-                }
                 // The map may have changed since the look-up; the second time it is true (M9).
                 Err(error) if error.kind() == ErrorKind::NotFound && !again => again = true,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -115,7 +107,7 @@ impl Volume {
                         ),
                     ));
                 }
-                Err(error) => return Err(error),
+                outcome => return outcome,
             }
         }
     }
@@ -169,14 +161,24 @@ impl Volume {
                 let _inside = volume.gate.pass().await;
                 volume.check_range(offset, data.len() as u64)?;
                 volume.check_fault()?;
-                let all = pieces(offset, data.len() as u64, volume.pool.object_size)
+                let mut parts = pieces(offset, data.len() as u64, volume.pool.object_size)
                     .flat_map(|piece| piece.split());
-                let writes = all.map(|piece| {
-                    let part = data.slice(piece.at..piece.at + piece.len());
-                    LocalFuture::new(volume.write_piece(piece, part, &lease))
-                });
-                for outcome in join_all(writes).await {
-                    outcome?;
+                match (parts.next(), parts.next()) {
+                    (None, _) => {}
+                    (Some(only), None) => {
+                        let part = only.of(&data);
+                        volume.write_piece(only, part, &lease).await?;
+                    }
+                    (Some(first), Some(second)) => {
+                        let all = [first, second].into_iter().chain(parts);
+                        let writes = all.map(|piece| {
+                            let part = piece.of(&data);
+                            LocalFuture::new(volume.write_piece(piece, part, &lease))
+                        });
+                        for outcome in join_all(writes).await {
+                            outcome?;
+                        }
+                    }
                 }
             }
             volume.check_fault()?;
@@ -198,10 +200,16 @@ impl Volume {
         if !matches!(stored, Stored::Nothing) {
             return self.write_stored(&piece, data, stored, lease).await;
         }
-        // Creating an object takes all of it: its first writes come one after the other.
         drop(held);
+        // Apart, because it is rare and large, and every write would be as large.
+        LocalFuture::new(self.write_first(piece, data, lease)).await
+    }
+
+    /// A piece where nothing was stored a moment ago.
+    async fn write_first(&self, piece: Piece, data: SharedBuf, lease: &Lease) -> Result<()> {
+        // Creating an object takes all of it: its first writes come one after the other.
         let whole = BlockRange::whole(self.pool.object_size);
-        let held = self.lock(piece.index, whole, blocks, lease).await?;
+        let held = self.lock(piece.index, whole, piece.blocks(), lease).await?;
         match self.stored(&piece).await? {
             (page, Stored::Nothing) => self.create_object(&piece, data, &page, &held, lease).await,
             (_, stored) => self.write_stored(&piece, data, stored, lease).await,

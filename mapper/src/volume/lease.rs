@@ -5,7 +5,9 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind, Result};
 use atoll_reactor::{Instant, now, timeout_at};
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// Goes with an operation to whichever core executes it.
@@ -33,9 +35,18 @@ impl Lease {
         }
     }
 
-    /// The same, and it ends when `cancel` says so.
-    pub(crate) fn cancelled_by(self, cancel: Cancel) -> Lease {
-        Lease { cancel, ..self }
+    /// The same that also ends when `cancel` says so; refused when that is so by now, or there is no time.
+    pub(crate) fn begin(limit: Duration, cancel: &Cancel) -> Result<Lease> {
+        // The clock is not asked again: no time has passed since.
+        if limit.is_zero() {
+            return Err(given_up());
+        }
+        let lease = Lease {
+            cancel: cancel.clone(),
+            ..Lease::limited(limit)
+        };
+        lease.check_wanted()?;
+        Ok(lease)
     }
 
     /// Asked in the same turn as the store, or a change of the map, is begun with.
@@ -43,6 +54,10 @@ impl Lease {
         if self.deadline.is_some_and(|deadline| now() >= deadline) {
             return Err(given_up());
         }
+        self.check_wanted()
+    }
+
+    fn check_wanted(&self) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(Error::new(
                 ErrorKind::Cancelled,
@@ -55,6 +70,12 @@ impl Lease {
     /// Waits for a turn, no longer than the operation may begin: behind a store that hangs, those that
     /// were given up must not pile up with their data.
     pub(super) async fn within<T>(&self, turn: impl Future<Output = T>) -> Result<T> {
+        let mut turn = pin!(turn);
+        // Nothing was waited for: the clock, which costs more than the turn, is asked where work at the store begins.
+        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await {
+            self.check_wanted()?;
+            return Ok(outcome);
+        }
         let outcome = match self.deadline {
             Some(deadline) => timeout_at(deadline, turn).await.map_err(|_| given_up())?,
             None => turn.await,

@@ -237,13 +237,13 @@ impl Volume {
 
     /// Runs an operation to its end at the store, and gives up waiting for it when its lease has run
     /// out. What it holds it keeps until it has ended.
-    async fn limited<T: 'static>(
-        self: &Rc<Self>,
+    fn limited<T: 'static>(
+        &self,
         what: &'static str,
         lease: Lease,
         operation: impl Future<Output = Result<T>> + 'static,
-    ) -> Result<T> {
-        limited(what, self.id, lease, operation).await
+    ) -> impl Future<Output = Result<T>> {
+        limited(what, self.id, lease, operation)
     }
 
     fn check_fault(&self) -> Result<()> {
@@ -328,22 +328,25 @@ impl Volume {
     }
 }
 
-/// Runs an operation to its end at the store; who waits is told when its lease has run out.
-async fn limited<T: 'static>(
+/// Runs an operation to its end at the store; who waits is told when its lease has run out. Awaited at once.
+fn limited<T: 'static>(
     what: &'static str,
     id: ResourceId,
     lease: Lease,
     operation: impl Future<Output = Result<T>> + 'static,
-) -> Result<T> {
+) -> impl Future<Output = Result<T>> {
+    // Boxed before anything awaits it: else it would be a part of every future above, and moved with each.
     let running = run_to_end(operation);
-    let Some(deadline) = lease.deadline else {
-        return running.await;
-    };
-    let outcome = timeout_at(deadline, running).await;
-    outcome.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::Timeout,
-            format!("{what} of volume {id}: no answer in time"),
-        ))
-    })
+    async move {
+        let Some(deadline) = lease.deadline else {
+            return running.await;
+        };
+        let outcome = timeout_at(deadline, running).await;
+        outcome.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Timeout,
+                format!("{what} of volume {id}: no answer in time"),
+            ))
+        })
+    }
 }

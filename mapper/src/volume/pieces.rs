@@ -29,6 +29,11 @@ impl Piece {
         self.bytes.start.is_multiple_of(BLOCK_SIZE) && self.bytes.end.is_multiple_of(BLOCK_SIZE)
     }
 
+    /// The piece of the request's data.
+    pub(super) fn of(&self, request: &SharedBuf) -> SharedBuf {
+        request.slice(self.at..self.at + self.len())
+    }
+
     /// The piece of the data of its blocks.
     pub(super) fn cut(&self, blocks: SharedBuf) -> SharedBuf {
         let start = (self.bytes.start % BLOCK_SIZE) as usize;

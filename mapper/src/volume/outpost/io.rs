@@ -146,7 +146,7 @@ impl Outpost {
         data: &SharedBuf,
         lease: &Lease,
     ) -> Result<()> {
-        let part = data.slice(piece.at..piece.at + piece.len());
+        let part = piece.of(data);
         if piece.is_aligned()
             && let Tried::Done(()) = self.try_write(&piece, &part, lease).await?
         {
