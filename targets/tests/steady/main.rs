@@ -1,9 +1,9 @@
 //! In the steady state a read or a write costs no call of the heap on a reactor: iSCSI server, mapper and store on one
 //! real core, the initiator on another, and an allocator that counts per thread.
-#![allow(unsafe_code, reason = "a global allocator is unsafe to write")]
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../../reactor/tests/common/counting.rs"]
 mod counting;
 #[path = "../server/initiator.rs"]
 #[allow(dead_code, reason = "it can more")]

@@ -17,7 +17,6 @@ use atoll_backends::{
 };
 use atoll_reactor::{LocalFuture, SharedBuf, core_id};
 use smallvec::SmallVec;
-use std::future::Future;
 use std::rc::Rc;
 
 /// What became of a piece that was tried here.
@@ -67,8 +66,10 @@ impl Outpost {
         }
         let (offset, len) = (request + piece.at as u64, piece.len() as u64);
         let lease = lease.clone();
-        self.at_home(move |volume| async move { volume.read(offset, len, lease).await })
-            .await
+        on_home(&self.home, self.id, move |volume| async move {
+            volume.read(offset, len, lease).await
+        })
+        .await
     }
 
     async fn try_read(&self, piece: &Piece) -> Result<Tried<Segments>> {
@@ -130,7 +131,7 @@ impl Outpost {
                     let durable = move |volume: Rc<Volume>| async move {
                         volume.make_durable(offset, len).await
                     };
-                    outpost.at_home(durable).await
+                    on_home(&outpost.home, outpost.id, durable).await
                 }
                 false => Ok(()),
             }
@@ -154,14 +155,20 @@ impl Outpost {
         }
         let offset = request + piece.at as u64;
         let lease = lease.clone();
-        self.at_home(move |volume| async move { volume.write(offset, part, false, lease).await })
-            .await
+        on_home(&self.home, self.id, move |volume| async move {
+            volume.write(offset, part, false, lease).await
+        })
+        .await
     }
 
     async fn try_write(&self, piece: &Piece, data: &SharedBuf, lease: &Lease) -> Result<Tried<()>> {
         if self.unsynced.borrow().len() > MAX_UNSYNCED {
-            self.at_home(|volume| async move { volume.flush().await })
-                .await?;
+            on_home(
+                &self.home,
+                self.id,
+                |volume| async move { volume.flush().await },
+            )
+            .await?;
         }
         let _inside = self.gate.pass().await;
         let _epoch = self.epochs.begin();
@@ -218,15 +225,6 @@ impl Outpost {
         self.shared
             .check_range(self.id, start, piece.len() as u64)?;
         self.shared.check_fault(self.id)
-    }
-
-    async fn at_home<F, Fut, T>(&self, operation: F) -> Result<T>
-    where
-        F: FnOnce(Rc<Volume>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T>> + 'static,
-        T: Send + 'static,
-    {
-        on_home(&self.home, self.id, operation).await
     }
 }
 

@@ -1,4 +1,6 @@
-//! An allocator that counts each thread's calls, and can tell where they come from.
+//! An allocator that counts each thread's calls, and can tell where they come from. For tests of other crates, too.
+#![allow(unsafe_code, reason = "a global allocator is unsafe to write")]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
