@@ -140,7 +140,12 @@ pub struct RenameVolume {
 pub fn check_volume_size(size: ByteSize) -> Result<()> {
     let rule = format!("a volume has {MIN_VOLUME_SIZE} to {MAX_VOLUME_SIZE}");
     if size < MIN_VOLUME_SIZE || size > MAX_VOLUME_SIZE {
-        return Err(Error::invalid(format!("{rule}, not {size}")));
+        // Rounded it may read like the limit itself.
+        let shown = match [MIN_VOLUME_SIZE, MAX_VOLUME_SIZE].map(|limit| limit.to_string()) {
+            limits if limits.contains(&size.to_string()) => format!("{} bytes", size.get()),
+            _ => size.to_string(),
+        };
+        return Err(Error::invalid(format!("{rule}, not {shown}")));
     }
     let unit = VOLUME_SIZE_UNIT.get();
     let rest = size.get() % unit;
@@ -556,7 +561,10 @@ mod tests {
         for (bytes, part) in [
             (0, "1 MiB to 1 PiB"),
             ((1 << 20) - 4096, "1 MiB to 1 PiB"),
-            ((1 << 50) + 4096, "1 MiB to 1 PiB"),
+            (
+                (1 << 50) + 4096,
+                "1 MiB to 1 PiB, not 1125899906846720 bytes",
+            ),
             (u64::MAX, "1 MiB to 1 PiB"),
             ((1 << 20) + 512, "multiple of 4 KiB"),
         ] {

@@ -24,11 +24,28 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What a level or a list of directives lets through. A word alone is a level: as the name of a target, which it would be
+/// otherwise, a mistyped level would silence everything else, errors too.
+pub fn filter(level: &str) -> Result<EnvFilter> {
+    let refused = |why: String| {
+        let hint = "one of error, warn, info, debug, trace, off; or directives such as info,atoll_targets=debug";
+        Error::invalid(format!("log.level: {level:?}: {why}")).hint(hint)
+    };
+    for word in level.split(',').map(str::trim) {
+        let is_level = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word));
+        if !is_level && !word.contains(['=', '[']) {
+            return Err(refused(format!("{word:?} is no level")));
+        }
+    }
+    EnvFilter::try_new(level).map_err(|e| refused(e.to_string()))
+}
+
 /// Starts logging; `level` is a level or a list of directives. The last lines are written when the
 /// answer is dropped.
 pub fn start(level: &str) -> Result<Flusher> {
-    let filter =
-        EnvFilter::try_new(level).map_err(|e| Error::invalid(format!("log.level: {e}")))?;
+    let filter = filter(level)?;
     let queue = Queue::start(io::stderr()).map_err(|e| Error::internal(format!("no log: {e}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -49,7 +49,7 @@ pub struct Global {
         hide_env_values = true
     )]
     pub data: Option<PathBuf>,
-    /// Answer in JSON, errors too (those on stderr)
+    /// Answer in JSON, errors too (those on stderr), but those of usage
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
 }
@@ -99,8 +99,9 @@ Examples:
     #[command(after_help = "\
 Reads metadata and pools with a reader of its own and mends nothing. Refused while a daemon runs
 on the directory. Exits with 0 when it is clean (notes and warnings aside), with 1 when errors were
-found, and with another code when it could not be checked: 7 when a pool could not be opened. Whether
-every object can be read is looked at with --deep only: that takes as long as reading all the data.
+found, and with another code when it could not be checked: 7 when a pool could not be opened.
+Whether every object can be read is looked at with --deep only: that takes as long as reading all
+the data. What the data should be is not known here: blocks have no checksums of their own.
 
 A volume whose flush failed is faulted: it answers no I/O, also after a restart. With --clear-faults
 such volumes are served again from the next start on, if no error was found in any volume and the

@@ -325,11 +325,7 @@ impl Config {
             PAGE_MEMORY_RANGE,
         )?;
         timeout("io_timeout", self.io_timeout)?;
-        tracing_subscriber::EnvFilter::try_new(&self.log.level).map_err(|e| {
-            Error::invalid(format!("log.level: {:?}: {e}", self.log.level))
-                .hint("one of error, warn, info, debug, trace")
-        })?;
-        Ok(())
+        crate::log::filter(&self.log.level).map(drop)
     }
 
     fn check_reactor(&self) -> Result<()> {

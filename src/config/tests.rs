@@ -184,6 +184,9 @@ fn values_out_of_range_are_refused_by_option() {
         ("[iscsi]\nlogin_timeout = \"0s\"", "iscsi.login_timeout"),
         ("[metadata]\npage_memory = 0", "metadata.page_memory"),
         ("[log]\nlevel = \"atoll=loud\"", "log.level"),
+        ("[log]\nlevel = \"warning\"", "log.level"),
+        ("[log]\nlevel = \"info,loud\"", "log.level"),
+        ("[log]\nlevel = \"\"", "log.level"),
     ] {
         let error = Config::parse(text).unwrap().check().unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);

@@ -46,7 +46,12 @@ pub enum Depth {
 pub fn fsck(config: &Config, depth: Depth, tell: Tell) -> Result<FsckReport> {
     let data = absolute(&config.data)?;
     let path = absolute(&config.metadata_path())?;
-    let below = |error: atoll_mapper::Error| failure::of_mapper(&error);
+    // The way out that damage comes with elsewhere is what is being done here.
+    let below = |error: atoll_mapper::Error| {
+        let mut error = failure::of_mapper(&error);
+        error.hint.take_if(|hint| hint == failure::CHECK_IT);
+        error
+    };
     let ended = |error| Error::internal(format!("the check has ended: {error}"));
     let runtime = start_runtime()?;
     let meta = RocksMeta::open_read_only(&path).map_err(|e| below(e).context("metadata store"))?;

@@ -5,7 +5,7 @@ use atoll_mapper::ErrorKind as Below;
 
 use crate::error::{Error, ErrorKind};
 
-const CHECK_IT: &str = "stop the daemon and run `atoll fsck`";
+pub(super) const CHECK_IT: &str = "stop the daemon and run `atoll fsck`";
 
 /// From the mapper, its stores and its metadata.
 pub fn of_mapper(error: &atoll_mapper::Error) -> Error {

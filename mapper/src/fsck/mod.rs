@@ -305,7 +305,7 @@ impl<'t> Check<'_, 't> {
             log.report.totals.leaked += count;
             log.report.totals.leaked_bytes += bytes;
             log.find(FindingKind::Leaked, Key::Pool(*pool), || {
-                format!("{count} objects of {bytes} bytes that nothing names{}: made before a crash and never used; they cost space only", of(first))
+                format!("{count} objects of {bytes} bytes that nothing names{}: made before a crash and never committed, unless a volume that named them is missing", of(first))
             });
         }
         for (pool, Tally { count, first, .. }) in &carried.pending {
