@@ -20,8 +20,10 @@ mod volume;
 
 pub use cancel::{Cancel, CancelSlots};
 pub use catalogue::{
-    ExportInfo, MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, MapperConfig, NewPool, NewVolume, PoolFactory,
-    PoolInfo, VOLUME_SIZE_UNIT, VolumeInfo, clear_faults, faulted_pools,
+    ChangedExtent, Changes, Copied, ExportInfo, FlattenProgress, GcConfig, GcStatus, LeakScan,
+    MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, MapperConfig, NewClone, NewPool, NewSnapshot, NewVolume,
+    PoolFactory, PoolInfo, PoolUsage, TreeNode, VOLUME_SIZE_UNIT, VolumeInfo, clear_faults,
+    faulted_pools,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use handle::VolumeHandle;

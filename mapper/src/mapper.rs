@@ -1,7 +1,8 @@
 //! The mapper as the rest of the daemon uses it, from any thread: every verb runs on core 0.
 
 use crate::catalogue::{
-    Catalogue, ExportInfo, MapperConfig, NewPool, NewVolume, PoolFactory, PoolInfo, VolumeInfo,
+    Catalogue, Changes, Copied, ExportInfo, FlattenProgress, GcStatus, MapperConfig, NewClone,
+    NewPool, NewSnapshot, NewVolume, PoolFactory, PoolInfo, PoolUsage, TreeNode, VolumeInfo,
     catalogue, start,
 };
 use crate::error::Result;
@@ -101,6 +102,97 @@ impl Mapper {
 
     pub async fn delete_volume(&self, name: ResourceName) -> Result<()> {
         self.verb(move |catalogue| async move { catalogue.delete_volume(&name).await })
+            .await
+    }
+
+    /// Snapshots of several volumes, all of one instant, which exist all or none. A snapshot has every write that was
+    /// acknowledged before it was asked for, and none that was submitted after it was answered.
+    pub async fn create_snapshots(&self, new: Vec<NewSnapshot>) -> Result<Vec<VolumeInfo>> {
+        self.verb(|catalogue| async move { catalogue.create_snapshots(new).await })
+            .await
+    }
+
+    /// A volume that begins as a snapshot is.
+    pub async fn create_clone(&self, new: NewClone) -> Result<VolumeInfo> {
+        self.verb(|catalogue| async move { catalogue.create_clone(new).await })
+            .await
+    }
+
+    /// The volume becomes what a snapshot of its tree is, its size too.
+    pub async fn rollback(
+        &self,
+        volume: ResourceName,
+        snapshot: ResourceName,
+    ) -> Result<VolumeInfo> {
+        self.verb(move |catalogue| async move { catalogue.rollback(&volume, &snapshot).await })
+            .await
+    }
+
+    /// Copies into the volume what it inherits, a part with each call, from byte `from` on: 0 first, then what the answer
+    /// says is done, until it has ended.
+    pub async fn flatten(&self, volume: ResourceName, from: u64) -> Result<FlattenProgress> {
+        self.verb(move |catalogue| async move { catalogue.flatten(&volume, from).await })
+            .await
+    }
+
+    /// A protected resource cannot be deleted, and a protected volume not be rolled back.
+    pub async fn protect(&self, name: ResourceName, on: bool) -> Result<VolumeInfo> {
+        self.verb(move |catalogue| async move { catalogue.protect(&name, on).await })
+            .await
+    }
+
+    /// All nodes, parents before their children.
+    pub async fn tree(&self) -> Result<Vec<TreeNode>> {
+        self.verb(|catalogue| async move { catalogue.tree().await })
+            .await
+    }
+
+    /// Copies a range between two resources of a pool, or inside of one without overlap: where objects are aligned by
+    /// naming them twice.
+    pub async fn copy_range(
+        &self,
+        from: ResourceName,
+        offset: u64,
+        to: ResourceName,
+        to_offset: u64,
+        len: u64,
+    ) -> Result<Copied> {
+        self.verb(move |catalogue| async move {
+            catalogue
+                .copy_range(&from, offset, &to, to_offset, len)
+                .await
+        })
+        .await
+    }
+
+    /// What of `to`, from byte `offset` on, may differ from `from`, a resource of the same tree; without `from`, what
+    /// of it is stored. At most `most` extents.
+    pub async fn changes(
+        &self,
+        from: Option<ResourceName>,
+        to: ResourceName,
+        offset: u64,
+        most: usize,
+    ) -> Result<Changes> {
+        self.verb(move |catalogue| async move {
+            catalogue.changes(from.as_ref(), &to, offset, most).await
+        })
+        .await
+    }
+
+    pub async fn pool_usage(&self, pool: ResourceName) -> Result<PoolUsage> {
+        self.verb(move |catalogue| async move { catalogue.pool_usage(&pool).await })
+            .await
+    }
+
+    pub async fn gc_status(&self) -> Result<GcStatus> {
+        self.verb(|catalogue| async move { catalogue.gc_status().await })
+            .await
+    }
+
+    /// Lets the garbage collector begin at once, the leak scan too; the status says when nothing runs any more.
+    pub async fn gc_run(&self) -> Result<()> {
+        self.verb(|catalogue| async move { catalogue.gc_run().await })
             .await
     }
 

@@ -155,6 +155,7 @@ async fn compose(
     let mapper_config = MapperConfig {
         page_memory: usize_of(config.metadata.page_memory) / cores.len(),
         io_timeout: config.io_timeout.0,
+        ..MapperConfig::default()
     };
     let instance = InstanceId(*Uuid::new_v4().as_bytes());
     let started = Mapper::start(

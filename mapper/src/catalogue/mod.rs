@@ -3,16 +3,22 @@
 //!
 //! **Invariant:** every change is one atomic batch of the metadata store (M7).
 
+mod copies;
 mod exports;
 mod faults;
 mod pools;
+mod snapshots;
 mod start;
+mod usage;
 mod volumes;
 
+pub use copies::{ChangedExtent, Changes, Copied};
 pub use exports::ExportInfo;
 pub use faults::{clear_faults, faulted_pools};
 pub use pools::{NewPool, PoolFactory, PoolInfo};
+pub use snapshots::{FlattenProgress, NewClone, NewSnapshot, TreeNode};
 pub(crate) use start::start;
+pub use usage::{GcStatus, LeakScan, PoolUsage};
 pub use volumes::{MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, NewVolume, VOLUME_SIZE_UNIT, VolumeInfo};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +43,26 @@ pub struct MapperConfig {
     pub page_memory: usize,
     /// How long an operation may wait for its store before its initiator is told.
     pub io_timeout: Duration,
+    pub gc: GcConfig,
+}
+
+/// What the background may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GcConfig {
+    /// Operations at pools and steps in maps per second that the garbage collector, the leak scan and the filler may
+    /// make together. 0: as many as they can.
+    pub max_iops: u32,
+    /// Completes objects that are half written, so that what is below them is not needed.
+    pub fill: bool,
+}
+
+impl Default for GcConfig {
+    fn default() -> GcConfig {
+        GcConfig {
+            max_iops: 2000,
+            fill: true,
+        }
+    }
 }
 
 impl Default for MapperConfig {
@@ -44,6 +70,7 @@ impl Default for MapperConfig {
         MapperConfig {
             page_memory: 64 << 20,
             io_timeout: Duration::from_secs(30),
+            gc: GcConfig::default(),
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct VolumeInfo {
     pub row: ResourceRow,
     pub pool: ResourceName,
     pub object_size: u32,
+    /// The nearest snapshot that it inherits from.
+    pub origin: Option<ResourceName>,
     /// A sync or commit has failed, now or in an earlier run: it answers no I/O.
     pub faulted: bool,
     /// While it is open: its counters.
@@ -128,6 +130,7 @@ impl Catalogue {
             row: entry.row.clone(),
             pool: pool.row.name.clone(),
             object_size: pool.row.object_size.bytes(),
+            origin: None,
             faulted: now || self.faulted.borrow().contains(&entry.row.node),
             shared,
         })

@@ -46,6 +46,7 @@ tables! {
     Export = 0x22,
     Node = 0x30,
     Child = 0x31,
+    Usage = 0x32,
     Group = 0x40,
     Page = 0x41,
     Partial = 0x50,
@@ -90,6 +91,7 @@ pub enum ParsedKey {
     Export(ResourceId, Protocol),
     Node(NodeId),
     Child { parent: NodeId, child: NodeId },
+    Usage(NodeId),
     Group(NodeId, GroupNo),
     Page(NodeId, PageNo),
     Partial(PoolNumber, ObjectId),
@@ -186,6 +188,11 @@ impl Key {
             .with_u64(child.get())
     }
 
+    /// How many objects the node's entries name.
+    pub fn usage(node: NodeId) -> Key {
+        Key::table(Table::Usage).with_u64(node.get())
+    }
+
     pub fn group(node: NodeId, group: GroupNo) -> Key {
         Key::table(Table::Group)
             .with_u64(node.get())
@@ -260,6 +267,7 @@ impl Key {
                 parent: f.node()?,
                 child: f.node()?,
             },
+            Table::Usage => ParsedKey::Usage(f.node()?),
             Table::Group => ParsedKey::Group(f.node()?, GroupNo::new(f.u32()?)?),
             Table::Page => ParsedKey::Page(f.node()?, PageNo::new(f.u32()?)?),
             Table::Partial => ParsedKey::Partial(f.pool()?, f.object()?),

@@ -23,7 +23,7 @@ pub fn merge(
         Table::Group => merge_pages(&mut values, true),
         Table::Page => merge_pages(&mut values, false),
         Table::Partial => merge_partials(&mut values),
-        Table::Count => merge_counts(&mut values),
+        Table::Count | Table::Usage => merge_counts(&mut values),
         _ => return None,
     };
     Some(seal(key, &body.ok()?))

@@ -144,6 +144,7 @@ async fn start(meta: SimMeta, chaos: ChaosHandle, pool: Arc<dyn Pool>) -> Life {
     let config = MapperConfig {
         page_memory: 64 << 10,
         io_timeout: IO_TIMEOUT,
+        ..MapperConfig::default()
     };
     let factory = Arc::new(OnePool(pool));
     let mapper = Mapper::start(store, factory, InstanceId([7; 16]), cores(), config)

@@ -78,6 +78,7 @@ pub async fn life(
     let config = MapperConfig {
         page_memory: PAGE_MEMORY[shared.borrow_mut().rng.random_range(0..PAGE_MEMORY.len())],
         io_timeout: Duration::from_secs(30),
+        ..MapperConfig::default()
     };
     let mapper = Mapper::start(meta, factory, InstanceId([7; 16]), cores(), config)
         .await

@@ -68,7 +68,7 @@ pub struct NodeRow {
     /// Bytes, a multiple of the object size: entries at or beyond are being dropped. Panics, when
     /// encoded, on `u64::MAX`, which means none.
     pub trim: Option<u64>,
-    /// Ancestors above.
+    /// At least as many as there are ancestors; fewer are above once nodes between were merged.
     pub depth: u16,
 }
 
@@ -145,6 +145,8 @@ pub enum Below {
     Zeros,
     /// This object, which may be partial itself.
     Object(ObjectId),
+    /// The object of this ref, which is complete and counts the record as one that names it.
+    Ref(RefId),
 }
 
 /// Table 50.
@@ -177,6 +179,10 @@ impl Row for PartialRow {
                     out.u8(2);
                     write_object(out, id);
                 }
+                Below::Ref(id) => {
+                    out.u8(3);
+                    out.u64(id.get());
+                }
             }
             self.bitmap.to_bytes().for_each(|byte| out.u8(byte));
         })
@@ -188,6 +194,9 @@ impl Row for PartialRow {
                 0 => Below::Implicit,
                 1 => Below::Zeros,
                 2 => Below::Object(object(r)?),
+                3 => Below::Ref(
+                    RefId::new(r.u64()?).ok_or(FormatError::new("a ref is out of range"))?,
+                ),
                 _ => return Err(FormatError::new("what lies below is unknown")),
             };
             Ok(PartialRow {
@@ -245,7 +254,8 @@ impl Row for ObjectRow {
     }
 }
 
-/// Table 61: how many entries name a ref; in a merge operand, by how many that changes.
+/// Table 61: how many entries and records name a ref; table 32: how many entries of a node name an
+/// object or a ref. In a merge operand: by how many that changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CountRow {
     pub count: i64,

@@ -80,6 +80,7 @@ proptest! {
             ParsedKey::Export(id, protocol) => Key::export(id, protocol),
             ParsedKey::Node(node) => Key::node(node),
             ParsedKey::Child { parent, child } => Key::child(parent, child),
+            ParsedKey::Usage(node) => Key::usage(node),
             ParsedKey::Group(node, group) => Key::group(node, group),
             ParsedKey::Page(node, page) => Key::page(node, page),
             ParsedKey::Partial(pool, object) => Key::partial(pool, object),

@@ -82,7 +82,8 @@ pub(crate) fn partial(size: ObjectSize) -> impl Strategy<Value = PartialRow> {
     let below = prop_oneof![
         Just(Below::Implicit),
         Just(Below::Zeros),
-        object().prop_map(Below::Object)
+        object().prop_map(Below::Object),
+        reference().prop_map(Below::Ref)
     ];
     (below, bitmap(size)).prop_map(|(below, bitmap)| PartialRow { below, bitmap })
 }
