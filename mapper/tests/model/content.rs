@@ -80,7 +80,9 @@ impl Choice {
     pub fn widen(&self, value: &Value) {
         let more = value.contents();
         self.with(|contents| {
-            let new = more.into_iter().filter(|content| !contents.contains(content));
+            let new = more
+                .into_iter()
+                .filter(|content| !contents.contains(content));
             let new: Vec<Content> = new.collect();
             contents.extend(new);
         });

@@ -83,7 +83,10 @@ impl Life {
                     life.write(&resource, &client, first, count, chance < 8)
                         .await;
                 }
-                45..60 => life.zero(&resource, &client, first, count, chance < 54).await,
+                45..60 => {
+                    life.zero(&resource, &client, first, count, chance < 54)
+                        .await
+                }
                 60..65 => {
                     // A whole number of objects, so that objects leave the map.
                     let (first, count) = (first / 128 * 128, count.next_multiple_of(128));

@@ -410,7 +410,9 @@ impl ResourceModel {
     pub fn known(&self) -> BTreeMap<u64, Option<Content>> {
         let known = |state: &Sector| Value::one_of(&state.visible(NOW)).known();
         let sectors = self.sectors.iter();
-        sectors.map(|(sector, state)| (*sector, known(state))).collect()
+        sectors
+            .map(|(sector, state)| (*sector, known(state)))
+            .collect()
     }
 }
 

@@ -142,11 +142,17 @@ impl Life {
             assert!(changes.extents.len() <= most);
             for extent in &changes.extents {
                 let last = all.last().map_or(0, |last| last.offset + last.len);
-                assert!(extent.len > 0 && extent.offset >= last, "{all:?} {extent:?}");
+                assert!(
+                    extent.len > 0 && extent.offset >= last,
+                    "{all:?} {extent:?}"
+                );
                 assert!(extent.offset + extent.len <= size, "{extent:?}");
                 all.push(*extent);
             }
-            assert!(changes.next.is_none_or(|next| next > offset), "it comes to an end");
+            assert!(
+                changes.next.is_none_or(|next| next > offset),
+                "it comes to an end"
+            );
             next = changes.next;
         }
         all

@@ -363,7 +363,9 @@ impl Life {
             }
         }
         // As a client may have the ends wrong, but not here.
-        len = len.min(source.saturating_sub(at)).min(target.saturating_sub(to_at));
+        len = len
+            .min(source.saturating_sub(at))
+            .min(target.saturating_sub(to_at));
         if len == 0 || (from == to && at.abs_diff(to_at) < len) {
             return;
         }
@@ -371,9 +373,9 @@ impl Life {
         let writing = self.with(to, |model| model.copy_to_begins(to_at, &choices));
         let bytes = [at, to_at, len].map(|sectors| sectors * SECTOR);
         let (from_name, to_name) = (name(from), name(to));
-        let copying =
-            self.mapper
-                .copy_range(from_name, bytes[0], to_name, bytes[1], bytes[2]);
+        let copying = self
+            .mapper
+            .copy_range(from_name, bytes[0], to_name, bytes[1], bytes[2]);
         let outcome = copying.await;
         self.with(from, |model| model.copy_from_ends(reading));
         match outcome {

@@ -69,7 +69,10 @@ impl Life {
     /// The resource is one of these.
     async fn verify(&self, resource: &str, handle: &VolumeHandle, possible: Vec<ResourceModel>) {
         let all = match possible.len() {
-            0 => panic!("{resource} has a size that it cannot have: {}", handle.size()),
+            0 => panic!(
+                "{resource} has a size that it cannot have: {}",
+                handle.size()
+            ),
             1 => self.random(0..4) == 0,
             _ => true,
         };

@@ -1,8 +1,8 @@
 //! What outlives a crash (metadata, pool, model), and one life of the mapper upon it.
 
 use crate::history::{self, Progress};
-use crate::quiet;
 use crate::oracle::{Moment, ResourceModel};
+use crate::quiet;
 use atoll_backends::{
     Chaos, ChaosHandle, ChaosOptions, MemoryOptions, MemoryPool, ObjectSize, Pool,
 };
