@@ -1,12 +1,13 @@
 //! What the mapper keeps on each core: the core's access to the pools, its opened volumes, its
 //! memory budget.
 
+use crate::background::Background;
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::MetaStore;
 use crate::pool::PoolContext;
 use crate::types::{PoolNumber, ResourceId};
-use crate::volume::Volume;
+use crate::volume::{Nodes, Volume};
 use crate::volume::outpost::Outposts;
 use atoll_reactor::local;
 use hashbrown::HashMap;
@@ -20,6 +21,8 @@ pub(crate) struct CoreState {
     pub(crate) budget: Rc<Budget>,
     pub(crate) io_timeout: Duration,
     pub(crate) pools: RefCell<HashMap<PoolNumber, Rc<PoolContext>>>,
+    pub(crate) nodes: Rc<Nodes>,
+    pub(crate) background: Rc<Background>,
     /// Those whose home is this core.
     pub(crate) volumes: RefCell<HashMap<ResourceId, Rc<Volume>>>,
     /// Those of other cores that are used here.

@@ -7,6 +7,7 @@ use crate::format::{CounterKind, CounterRow, Key, KeyRange, MarkRow, PoolKind, P
 use crate::gc::DeadQueue;
 use crate::handle::on_core;
 use crate::meta::{Batch, Cursor, Durability, get_row};
+use crate::refs::Refs;
 use crate::pool::{GENERATION_CHUNK, Generations, PoolContext};
 use crate::types::{PoolNumber, ResourceName};
 use atoll_backends::{Capacity, Generation, ObjectSize, Pool, PoolId};
@@ -121,6 +122,7 @@ impl Catalogue {
                         pool: number,
                     }),
                     dead: DeadQueue::default(),
+                    refs: Refs::new(number),
                 };
                 core_state()?
                     .pools

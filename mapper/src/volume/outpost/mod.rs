@@ -167,6 +167,21 @@ pub(super) async fn hold_back(id: ResourceId, number: u64, deadline: Instant) ->
     Ok(())
 }
 
+/// Holds back what would begin here; does not wait for what runs.
+pub(super) fn hold(id: ResourceId, number: u64) -> Result<()> {
+    let Some(outpost) = find(id) else {
+        return Ok(());
+    };
+    let Some(closed) = outpost.gate.shut() else {
+        let text = format!("volume {id}: core {} holds it back already", core_id());
+        return Err(Error::new(ErrorKind::Busy, text));
+    };
+    if outpost.lifted.get() < number {
+        outpost.fence.replace(Some((number, closed)));
+    }
+    Ok(())
+}
+
 /// The fence of this number is over, if it was complete or not.
 pub(super) fn lift(id: ResourceId, number: u64) {
     let Some(outpost) = find(id) else { return };
