@@ -4,6 +4,7 @@
 use crate::background::Background;
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::Epochs;
 use crate::meta::MetaStore;
 use crate::pool::PoolContext;
 use crate::types::{PoolNumber, ResourceId};
@@ -36,6 +37,18 @@ impl CoreState {
             .get(&number)
             .cloned()
             .ok_or_else(|| Error::new(ErrorKind::Offline, format!("pool {number} is not open")))
+    }
+
+    /// Waits until all operations that run now on this core have ended, of every volume.
+    pub(crate) async fn quiesce(&self) {
+        let mut running: Vec<Rc<Epochs>> = {
+            let volumes = self.volumes.borrow();
+            volumes.values().map(|volume| volume.epochs()).collect()
+        };
+        running.extend(self.outposts.epochs());
+        for epochs in running {
+            epochs.quiesce().await;
+        }
     }
 
     pub(crate) fn volume(&self, id: ResourceId) -> Result<Rc<Volume>> {

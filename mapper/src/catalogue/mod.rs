@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** every change is one atomic batch of the metadata store (M7).
 
+mod collect;
 mod copies;
 mod exports;
 mod faults;
@@ -25,12 +26,13 @@ pub use volumes::{MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, NewVolume, VOLUME_SIZE_UNIT,
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{CounterKind, CounterRow, ExportRow, Key, PoolRow, Protocol, ResourceRow};
 use crate::handle::on_core;
-use crate::local::WaitQueue;
+use crate::local::{Gate, WaitQueue};
 use crate::meta::{Batch, Durability, MetaStore};
 use crate::types::{NodeId, PoolNumber, ResourceId, ResourceName};
 use crate::volume::VolumeShared;
 use atoll_backends::{Generation, Pool};
 use atoll_reactor::{CoreHandle, local};
+use collect::Collector;
 use tree::Tree;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +109,10 @@ pub(crate) struct Catalogue {
     /// Nodes that an earlier run left faulted.
     faulted: RefCell<BTreeSet<NodeId>>,
     tree: RefCell<Tree>,
+    collector: Collector,
+    /// Closed by who opens a resource.
+    opening: Rc<Gate>,
+    io_timeout: Duration,
     next_node: Cell<u64>,
     next_pool: Cell<u64>,
     verb_runs: Cell<bool>,

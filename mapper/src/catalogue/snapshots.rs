@@ -78,6 +78,12 @@ impl Catalogue {
         let mut parts = self.parts_of_cut(new).await?;
         // In the order of the volumes, so that two cuts never wait for each other.
         parts.sort_unstable_by_key(|part| part.id);
+        let pools: BTreeSet<PoolNumber> = parts.iter().map(|part| part.row.pool).collect();
+        // Until they have their names: what nothing names is merged.
+        let mut locks = Vec::new();
+        for pool in pools {
+            locks.push(self.lock_tree(pool).await?);
+        }
         let held = self.hold(&parts).await;
         let switched = match held {
             Ok(()) => self.switch(&parts).await,
@@ -249,6 +255,7 @@ impl Catalogue {
         }
         let size = new.size.unwrap_or(snapshot.size);
         check_size(size)?;
+        let _tree = self.lock_tree(snapshot.pool).await?;
         let above = self.tree.borrow().get(snapshot.node)?.clone();
         let depth = self.tree.borrow().depth_below(snapshot.node)?;
         let node = self.new_node().await?;
@@ -323,6 +330,7 @@ impl Catalogue {
                 format!("\"{snapshot}\" is no snapshot of volume \"{volume}\" or of its relatives"),
             ));
         }
+        let _tree = self.lock_tree(row.pool).await?;
         let depth = self.tree.borrow().depth_below(target.node)?;
         let handle = self.open_resource(id).await?;
         let node = self.new_node().await?;
@@ -371,6 +379,7 @@ impl Catalogue {
                 ended: true,
             });
         }
+        let _tree = self.lock_tree(row.pool).await?;
         let handle = self.open_resource(id).await?;
         let (done, copied) = on_core(handle.home(), move || async move {
             core_state()?.volume(id)?.flatten_from(from).await
@@ -505,7 +514,7 @@ impl Catalogue {
                 tree.get(node).map(|entry| entry.pool)
             };
             if let Ok(pool) = pool {
-                self.reap(node, pool);
+                self.collect(pool);
             }
         }
     }

@@ -8,11 +8,11 @@ use crate::budget::Budget;
 use crate::core_state::CoreState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    CountRow, CounterKind, CounterRow, ExportRow, Key, KeyRange, NodeRow, NodeState, ParsedKey,
+    CountRow, CounterKind, CounterRow, ExportRow, Key, KeyRange, NodeRow, ParsedKey,
     PoolRow, ResourceRow, Row, RunState, Slots, Superblock, Table, decode_page, decode_whole,
     open_row, unseal,
 };
-use crate::gc::{reap_node, resume_deletions};
+use crate::gc::resume_deletions;
 use crate::handle::on_core;
 use crate::meta::{Batch, Cursor, Durability, MetaStore, get_row};
 use crate::types::{ENTRIES_PER_PAGE, InstanceId, NodeId, PageNo, PoolNumber, ResourceId};
@@ -78,6 +78,9 @@ pub(crate) async fn start(
         pools: RefCell::default(),
         resources: RefCell::default(),
         tree: RefCell::default(),
+        collector: Default::default(),
+        opening: Default::default(),
+        io_timeout: config.io_timeout,
         names: RefCell::default(),
         exports: RefCell::default(),
         faulted: RefCell::default(),
@@ -197,7 +200,6 @@ impl Catalogue {
             resources.iter().map(|(id, e)| (e.row.node, *id)).collect()
         };
         self.count_old_nodes(&rows).await?;
-        let mut dying = Vec::new();
         let mut trims = Vec::new();
         // A parent's number is lower than its children's.
         for (node, row) in rows {
@@ -221,18 +223,21 @@ impl Catalogue {
                 home,
             };
             self.tree.borrow_mut().insert(node, entry);
-            match (row.state, resource) {
-                (NodeState::Dying, _) => dying.push((node, row.pool)),
-                (NodeState::Head, Some(id)) if row.trim.is_some() => trims.push(id),
-                _ => {}
+            if let Some(id) = resource.filter(|_| row.trim.is_some()) {
+                trims.push(id);
             }
-        }
-        for (node, pool) in dying {
-            self.reap(node, pool);
         }
         for id in trims {
             // Opening takes the trim up.
             self.open_resource(id).await?;
+        }
+        let pools: Vec<PoolNumber> = self.pools.borrow().keys().copied().collect();
+        for pool in pools {
+            self.collector.unswept.borrow_mut().insert(pool);
+            if self.unclean == self.start {
+                self.collector.leaks_wanted.borrow_mut().insert(pool);
+            }
+            self.collect(pool);
         }
         Ok(())
     }
@@ -262,22 +267,6 @@ impl Catalogue {
             self.meta.commit(batch, Durability::Unsynced).await?;
         }
         Ok(())
-    }
-
-    /// Deletes a dying node in the background, on the core that its pool's number says.
-    pub(super) fn reap(self: &Rc<Self>, node: NodeId, pool: crate::types::PoolNumber) {
-        let home = &self.cores[pool.get() as usize % self.cores.len()];
-        let started = home.spawn(move || async move {
-            if let Ok(state) = crate::core_state::core_state()
-                && let Ok(pool) = state.pool(pool)
-            {
-                reap_node(state.meta.clone(), pool, node).await;
-            }
-        });
-        if let Err(error) = started {
-            // The node stays dying; the next start takes it up.
-            tracing::warn!(%node, %error, "the deletion waits for the next start");
-        }
     }
 
     /// Calls `each` with every row of a table.
@@ -310,6 +299,18 @@ impl Catalogue {
         let _verb = self.verb().await?;
         self.stopping.set(true);
         let mut clean = true;
+        let pools: Vec<PoolNumber> = self.pools.borrow().keys().copied().collect();
+        let mut trees = Vec::new();
+        for pool in pools {
+            // A step of the collector that has begun ends first.
+            match self.lock_tree(pool).await {
+                Ok(tree) => trees.push(tree),
+                Err(error) => {
+                    tracing::error!(%pool, %error, "its collector could not be stopped");
+                    clean = false;
+                }
+            }
+        }
         let open: Vec<_> = {
             let resources = self.resources.borrow();
             let opened = |(id, e): (&_, &ResourceEntry)| {

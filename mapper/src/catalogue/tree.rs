@@ -106,6 +106,12 @@ impl Tree {
         };
     }
 
+    /// The child that a node is to be merged into, if it is.
+    pub(super) fn merges_into(&self, node: NodeId) -> Option<NodeId> {
+        let merges = self.mergeable.contains(&node);
+        self.nodes.get(&node).filter(|_| merges)?.children.first().copied()
+    }
+
     pub(super) fn mergeable(&self) -> &BTreeSet<NodeId> {
         &self.mergeable
     }

@@ -195,6 +195,8 @@ impl Catalogue {
 
     /// Opens a volume on its home core, if it is not open yet.
     pub(crate) async fn open_resource(self: &Rc<Self>, id: ResourceId) -> Result<VolumeHandle> {
+        // The collector opens volumes too.
+        let _one = self.opening.close().await;
         let info = self.info(id)?;
         if let Some((home, shared)) = self.opened(id) {
             return Ok(VolumeHandle::new(id, home, shared));
@@ -249,6 +251,7 @@ impl Catalogue {
                 format!("\"{name}\" is a snapshot, whose size never changes; clone it, and resize the clone"),
             ));
         }
+        let _tree = self.lock_tree(self.row(id)?.pool).await?;
         let handle = self.open_resource(id).await?;
         let row = ResourceRow {
             size,
@@ -304,6 +307,7 @@ impl Catalogue {
         self.check_not_exported(id, name)?;
         let row = self.row(id)?;
         check_unprotected(&row)?;
+        let _tree = self.lock_tree(row.pool).await?;
         let mut batch = Batch::new();
         if let Some((home, _)) = self.opened(id) {
             let run = self.start;
@@ -341,6 +345,7 @@ impl Catalogue {
         self.resources.borrow_mut().remove(&id);
         self.tree.borrow_mut().name(row.node, None);
         self.dropped(dying);
+        self.collect(row.pool);
         Ok(())
     }
 }

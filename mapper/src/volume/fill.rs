@@ -89,7 +89,6 @@ impl Volume {
     ) -> Result<()> {
         let whole = BlockRange::whole(self.pool.object_size);
         let layers = self.layers(id.index).await?;
-        let zeroes_new = self.pool.store.properties().zeroes_new;
         let missing = partial.runs(whole).into_iter().filter(|(_, valid)| !valid);
         for (run, source) in missing.flat_map(|(run, _)| sources(&layers, run)) {
             for part in steps(run) {
@@ -100,7 +99,7 @@ impl Volume {
                         self.store_write(id, part.first, data, WriteMode::Existing)
                             .await?;
                     }
-                    None if zeroes_new => {}
+                    // Though nothing valid is there, something may have been written before a crash.
                     None => {
                         self.store_zeroes(id, part, ZeroMode::Punch, WriteMode::Existing)
                             .await?;

@@ -10,7 +10,7 @@ use super::table::TableCopy;
 use super::{Lease, MAX_UNSYNCED, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{CountRow, EntryKind, Key};
-use crate::gc::{put_dead, put_records, runs};
+use crate::gc::{UsedBy, put_dead, put_records, runs};
 use crate::local::WaitQueue;
 use crate::meta::{Batch, Durability};
 use crate::types::{PoolNumber, RefId};
@@ -182,7 +182,7 @@ impl Volume {
         }
         if !dead.is_empty() {
             self.pool
-                .delete_later(&self.meta, dead_runs, Some(self.users()));
+                .delete_later(&self.meta, dead_runs, UsedBy::Volume(self.users()));
         }
         Ok(())
     }

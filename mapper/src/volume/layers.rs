@@ -5,10 +5,12 @@
 //! make it begin again.
 
 use super::Volume;
-use super::node::Node;
+use super::node::{Node, Nodes};
 use super::partials::Partial;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Below, Entry, EntryKind};
+use crate::meta::MetaStore;
+use crate::pool::PoolContext;
 use crate::types::RefId;
 use atoll_backends::{BLOCK_SIZE, BlockRange, ObjectId, ObjectIndex};
 use smallvec::SmallVec;
@@ -75,48 +77,52 @@ impl Volume {
         loop {
             let head = self.head();
             let moves = self.nodes.moves();
-            let layers = self.layers_of(head.clone(), index).await;
+            let layers = of_node(head.clone(), index, &self.pool, &self.nodes, &*self.meta).await;
             if self.nodes.moves() == moves && self.is_head(&head) {
                 return layers;
             }
         }
     }
+}
 
-    async fn layers_of(&self, head: Rc<Node>, index: ObjectIndex) -> Result<Layers> {
-        let object = u64::from(self.pool.object_size.bytes());
-        let start = index.get() * object;
-        let mut layers = Layers::new();
-        let mut end = self.pool.object_size.blocks();
-        let mut node = head;
-        loop {
-            let entry = node.table.lookup(index).await?;
-            if entry != Entry::ABSENT {
-                let chain = chain(&node, index, entry).await?;
-                for (id, bits) in chain.objects {
-                    layers.push(Layer { id, bits, end });
-                }
-                if let Some(reference) = chain.reference {
-                    let id = self.pool.refs.object(&*self.meta, reference).await?;
-                    layers.push(Layer {
-                        id,
-                        bits: None,
-                        end,
-                    });
-                }
-                if !chain.implicit {
-                    return Ok(layers);
-                }
+/// The layers of an index as a node shows it. True if no entry moves meanwhile.
+pub(super) async fn of_node(
+    node: Rc<Node>,
+    index: ObjectIndex,
+    pool: &PoolContext,
+    nodes: &Nodes,
+    meta: &dyn MetaStore,
+) -> Result<Layers> {
+    let object = u64::from(pool.object_size.bytes());
+    let start = index.get() * object;
+    let mut layers = Layers::new();
+    let mut end = pool.object_size.blocks();
+    let mut node = node;
+    loop {
+        let entry = node.table.lookup(index).await?;
+        if entry != Entry::ABSENT {
+            let chain = chain(&node, index, entry).await?;
+            for (id, bits) in chain.objects {
+                layers.push(Layer { id, bits, end });
             }
-            let inherited = node.inherit_end().saturating_sub(start).min(object);
-            let blocks = inherited.div_ceil(u64::from(BLOCK_SIZE));
-            end = end.min(u32::try_from(blocks).expect("at most an object"));
-            if end == 0 {
+            if let Some(reference) = chain.reference {
+                let id = pool.refs.object(meta, reference).await?;
+                let bits = None;
+                layers.push(Layer { id, bits, end });
+            }
+            if !chain.implicit {
                 return Ok(layers);
             }
-            match node.parent(&self.nodes).await? {
-                Some(parent) => node = parent,
-                None => return Ok(layers),
-            }
+        }
+        let inherited = node.inherit_end().saturating_sub(start).min(object);
+        let blocks = inherited.div_ceil(u64::from(BLOCK_SIZE));
+        end = end.min(u32::try_from(blocks).expect("at most an object"));
+        if end == 0 {
+            return Ok(layers);
+        }
+        match node.parent(nodes).await? {
+            Some(parent) => node = parent,
+            None => return Ok(layers),
         }
     }
 }

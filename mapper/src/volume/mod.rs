@@ -11,6 +11,7 @@ mod flush;
 mod io;
 mod layers;
 mod lease;
+mod merge;
 mod node;
 pub(crate) mod outpost;
 mod partials;
@@ -25,6 +26,7 @@ pub use atomic::MapExtent;
 pub(crate) use io::Zeroing;
 pub use io::{MAX_IO_BYTES, Segments};
 pub(crate) use lease::Lease;
+pub(crate) use merge::{merge_pages, unlink};
 pub(crate) use node::Nodes;
 pub(crate) use peers::Users;
 
@@ -281,6 +283,11 @@ impl Volume {
         }))
     }
 
+    /// What runs on this core.
+    pub(crate) fn epochs(&self) -> Rc<Epochs> {
+        self.epochs.clone()
+    }
+
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -414,6 +421,20 @@ impl Volume {
         }
         if let Some(reference) = chain.reference {
             self.count(reference, -1);
+        }
+    }
+
+    /// Something of the object may have been written.
+    fn wrote(&self, id: ObjectId) {
+        self.unsynced.borrow_mut().insert(id);
+        self.changed();
+    }
+
+    /// The next flush commits this node too, which is not the head.
+    fn also(&self, node: &Rc<Node>) {
+        let mut also = self.switching.also.borrow_mut();
+        if !also.iter().any(|other| Rc::ptr_eq(other, node)) {
+            also.push(node.clone());
         }
     }
 

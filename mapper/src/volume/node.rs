@@ -1,6 +1,7 @@
 //! A node of the tree of maps in memory, and the nodes that a core has loaded. All nodes of a tree are at home on one
 //! core. What volumes do with them is not their business.
 
+use super::merge::Left;
 use super::partials::Partials;
 use super::table::PageTable;
 use crate::budget::Budget;
@@ -26,6 +27,8 @@ pub(crate) struct Node {
     pub(super) draining: Cell<bool>,
     /// Closed by who moves entries of it, or commits changes of it while no volume does.
     pub(super) changes: Rc<Gate>,
+    /// Of its merge into a frozen child, and not durable yet.
+    pub(super) left: RefCell<Left>,
 }
 
 impl Node {
@@ -149,6 +152,7 @@ impl Nodes {
             partials: Partials::new(pool.number, pool.object_size, meta.clone(), budget.clone()),
             draining: Cell::new(false),
             changes: Rc::default(),
+            left: RefCell::default(),
         });
         let mut by_id = self.by_id.borrow_mut();
         if by_id.len() >= MIN_SWEEP && by_id.len() == by_id.capacity() {

@@ -231,11 +231,6 @@ impl Partials {
         false
     }
 
-    /// True if no record is kept of the object (any more): all of it is valid.
-    pub(crate) fn is_complete(&self, id: ObjectId) -> bool {
-        !self.tokens.borrow().contains_key(&id)
-    }
-
     /// The object is complete or has left the map: its record goes with the next commit.
     pub(crate) fn forget(&self, id: ObjectId) {
         self.dirty.borrow_mut().remove(&id);
