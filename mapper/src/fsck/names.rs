@@ -237,8 +237,7 @@ impl Window {
     }
 
     fn sort(&mut self) {
-        self.runs
-            .sort_unstable_by_key(Run::order);
+        self.runs.sort_unstable_by_key(Run::order);
         self.runs.dedup_by(|next, last| {
             let joined = last.is_continued_by(next);
             if joined {

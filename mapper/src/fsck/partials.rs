@@ -1,6 +1,7 @@
 //! The part of a walk that reads partial records: what they say by themselves, what lies below, and
 //! which of it is being dropped with the object at the top. Records against entries: `objects`.
 
+use super::Step;
 use super::keys::{Key, table};
 use super::maps::Walk;
 use super::names::{Name, Role};
@@ -9,7 +10,6 @@ use super::relations::missing_pool;
 use super::report::FindingKind;
 use super::rows::{self, Below, Partial};
 use super::scan::{Rows, get, key_of, open};
-use super::Step;
 use crate::error::Result;
 
 /// Objects that may lie below one another, named by records.
@@ -109,6 +109,7 @@ impl Walk<'_, '_> {
     /// the one at the top.
     async fn chain(&mut self, name: Name, below: Name, dropped: bool) -> Result<()> {
         let mut at = below;
+        // The last turn sees that the last of them is complete or has no explicit below.
         for _ in 0..MAX_CHAIN {
             if dropped {
                 self.add_single(at, 0, Role::DyingBelow);

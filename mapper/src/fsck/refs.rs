@@ -155,7 +155,12 @@ impl RefCheck<'_, '_> {
             return Ok(());
         };
         let said = count.map_or("missing".into(), |count: i64| count.to_string());
-        let text = |meaning| format!("it is {said}, and {} entries and records name the ref: {meaning}", uses.all);
+        let text = |meaning| {
+            format!(
+                "it is {said}, and {} entries and records name the ref: {meaning}",
+                uses.all
+            )
+        };
         match i128::from(count.unwrap_or(-1)) - i128::from(uses.all) {
             ..0 => self.log.find(FindingKind::CountWrong, place, || {
                 text("its object would be deleted too early")

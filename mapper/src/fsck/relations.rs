@@ -348,7 +348,10 @@ fn limits(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
         });
     } else if node.inherit_end > size.unwrap_or(MAX_VOLUME) {
         log.find(FindingKind::InheritEnd, Key::Node(number), || {
-            format!("it inherits up to byte {}, beyond its end: growing would bring old data back", node.inherit_end)
+            format!(
+                "it inherits up to byte {}, beyond its end: growing would bring old data back",
+                node.inherit_end
+            )
         });
     } else if !node.inherit_end.is_multiple_of(SIZE_UNIT) {
         log.find(FindingKind::InheritEnd, Key::Node(number), || {

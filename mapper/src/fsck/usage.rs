@@ -69,9 +69,8 @@ impl UsageCheck<'_, '_> {
         let totals = &mut self.log.report.totals;
         // Of each pool: objects of dying nodes, of frozen ones, and bytes at most of both.
         let mut pools: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
-        let has_name = |number| {
-            self.catalogue.owners.contains_key(number) || self.catalogue.any_damaged()
-        };
+        let has_name =
+            |number| self.catalogue.owners.contains_key(number) || self.catalogue.any_damaged();
         for (number, Node { pool, state, .. }) in &self.catalogue.nodes {
             let count = self.counts.get(number).copied().unwrap_or(0);
             let bytes = count.saturating_mul(self.catalogue.object_size(*pool).unwrap_or(0));

@@ -243,6 +243,11 @@ impl Store {
         );
     }
 
+    /// What table 32 says of a node.
+    pub fn usage(&mut self, node: u64, entries: u64) {
+        self.set(key_usage(node), le(entries).to_vec());
+    }
+
     pub fn sealed(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut rows: BTreeMap<_, _> = self
             .rows
@@ -305,7 +310,7 @@ fn catalogue(store: &mut Store) {
     }
     store.set(key_child(1, 2), Vec::new());
     for (node, entries) in [(1, 515), (2, 4), (3, 3), (4, 512)] {
-        store.set(key_usage(node), le(entries).to_vec());
+        store.usage(node, entries);
     }
 }
 
