@@ -13,5 +13,6 @@ mod merging;
 mod names;
 mod objects;
 mod resizing;
+mod smoke;
 mod snapshots;
 mod trees;
