@@ -33,12 +33,12 @@ use crate::volume::VolumeShared;
 use atoll_backends::{Generation, Pool};
 use atoll_reactor::{CoreHandle, local};
 use collect::Collector;
-use tree::Tree;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tree::Tree;
 
 /// How the mapper is set up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,9 +3,9 @@
 //!
 //! **Invariant:** data is durable before the map that names it is (M2); a failure is sticky (M4).
 
-use super::pieces::pieces;
 use super::node::Node;
 use super::partials::PartialCopy;
+use super::pieces::pieces;
 use super::table::TableCopy;
 use super::{Lease, MAX_UNSYNCED, Volume};
 use crate::error::{Error, ErrorKind, Result};

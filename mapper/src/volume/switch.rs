@@ -245,9 +245,7 @@ impl Volume {
         batch.put_row(Key::resource(self.id), &new.resource);
         self.meta.commit(batch, Durability::Synced).await?;
         let head = self.nodes.add(new.node, row)?;
-        self.shared
-            .size
-            .store(new.resource.size, Ordering::Release);
+        self.shared.size.store(new.resource.size, Ordering::Release);
         self.enter(head, &old);
         Ok(())
     }

@@ -5,18 +5,32 @@ use atoll_reactor::sleep;
 use std::time::Duration;
 
 async fn snapshot(life: &Life, number: u128, volume: &str, text: &str) {
-    let new = NewSnapshot { id: ResourceId(number.to_be_bytes()), volume: name(volume), name: name(text) };
-    life.mapper.create_snapshots(vec![new]).await.expect("a snapshot");
+    let new = NewSnapshot {
+        id: ResourceId(number.to_be_bytes()),
+        volume: name(volume),
+        name: name(text),
+    };
+    life.mapper
+        .create_snapshots(vec![new])
+        .await
+        .expect("a snapshot");
 }
 async fn clone(life: &Life, number: u128, snapshot: &str, text: &str) {
-    let new = NewClone { id: ResourceId(number.to_be_bytes()), snapshot: name(snapshot), name: name(text), size: None };
+    let new = NewClone {
+        id: ResourceId(number.to_be_bytes()),
+        snapshot: name(snapshot),
+        name: name(text),
+        size: None,
+    };
     life.mapper.create_clone(new).await.expect("a clone");
 }
 async fn idle(life: &Life) {
     life.mapper.gc_run().await.expect("runs");
     for _ in 0..2000 {
         let s = life.mapper.gc_status().await.expect("told");
-        if !s.running { return }
+        if !s.running {
+            return;
+        }
         sleep(Duration::from_millis(100)).await;
     }
     panic!("gc does not end: {:?}", life.mapper.gc_status().await);
@@ -31,14 +45,20 @@ fn smoke() {
             v.write(0, blocks(1, 4 * OBJECT), false).await.expect("ok");
             snapshot(&life, 1000, "v", "s1").await;
             v.write(BLOCK, blocks(2, BLOCK), false).await.expect("ok");
-            v.write(OBJECT + 512, blocks(3, 512), false).await.expect("ok");
+            v.write(OBJECT + 512, blocks(3, 512), false)
+                .await
+                .expect("ok");
             snapshot(&life, 1001, "v", "s2").await;
-            v.write(2 * BLOCK, blocks(4, BLOCK), false).await.expect("ok");
+            v.write(2 * BLOCK, blocks(4, BLOCK), false)
+                .await
+                .expect("ok");
             v.unmap(2 * OBJECT, OBJECT).await.expect("ok");
             v.unmap(3 * OBJECT, BLOCK).await.expect("ok");
             clone(&life, 1002, "s1", "c").await;
             let c = life.open("c").await;
-            c.write(3 * OBJECT, blocks(9, BLOCK), false).await.expect("ok");
+            c.write(3 * OBJECT, blocks(9, BLOCK), false)
+                .await
+                .expect("ok");
             let s1 = life.open("s1").await;
             let check = async |life: &Life, s1: bool| {
                 if s1 {
@@ -71,12 +91,18 @@ fn smoke() {
             let mut from = 0;
             loop {
                 let p = life.mapper.flatten(name("c"), from).await.expect("ok");
-                if p.ended { break }
+                if p.ended {
+                    break;
+                }
                 from = p.done;
             }
             idle(&life).await;
             check(&life, false).await;
-            println!("{:?} {:?}", life.mapper.tree().await.unwrap().len(), life.mapper.gc_status().await);
+            println!(
+                "{:?} {:?}",
+                life.mapper.tree().await.unwrap().len(),
+                life.mapper.gc_status().await
+            );
             life.mapper.stop().await.expect("stops");
         });
         world.end_process();

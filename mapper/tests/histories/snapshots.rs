@@ -221,7 +221,7 @@ fn snapshots_of_a_group_that_cannot_all_be_made_are_not_made_at_all() {
                 ([("w", "new"), ("v", "s")], ErrorKind::AlreadyExists),
                 ([("w", "new"), ("v", "w")], ErrorKind::AlreadyExists),
                 ([("w", "new"), ("gone", "other")], ErrorKind::NotFound),
-                ([("w", "new"), ("v", "new")], ErrorKind::AlreadyExists),
+                ([("w", "new"), ("v", "new")], ErrorKind::Invalid),
             ] {
                 let wanted = life.wanted(&pairs);
                 let error = life.mapper.create_snapshots(wanted).await;
@@ -279,11 +279,11 @@ fn a_snapshot_that_meets_a_hung_write_fails_and_the_volume_goes_on_and_flushes()
             };
             sleep(SOON).await;
             // Nobody is held back while the old writes are waited for.
-            write(seed, &volume, 2 * BLOCK, 3, BLOCK).await.expect("ok");
+            write(seed, &volume, OBJECT, 3, BLOCK).await.expect("ok");
             write(seed + 1, &volume, 3 * OBJECT, 3, 512)
                 .await
                 .expect("ok");
-            assert_eq!(read_everywhere(&volume, 2 * BLOCK, BLOCK).await, 3);
+            assert_eq!(read_everywhere(&volume, OBJECT, BLOCK).await, 3);
             let error = making.await.expect_err("a write hangs");
             assert!(
                 matches!(error.kind(), ErrorKind::Busy | ErrorKind::Timeout),
@@ -292,7 +292,7 @@ fn a_snapshot_that_meets_a_hung_write_fails_and_the_volume_goes_on_and_flushes()
             let error = life.mapper.volume(name("s")).await;
             assert_eq!(error.expect_err("none").kind(), ErrorKind::NotFound);
             hung.await.expect_err("it hangs");
-            write(seed + 2, &volume, 4 * BLOCK, 4, BLOCK)
+            write(seed + 2, &volume, OBJECT + BLOCK, 4, BLOCK)
                 .await
                 .expect("ok");
             volume.flush().await.expect("it covers the old head's");
@@ -325,9 +325,10 @@ async fn assert_going_on(volume: &VolumeHandle) {
     for (at, byte, len) in [
         (0, 1, BLOCK),
         (BLOCK, 2, BLOCK),
-        (2 * BLOCK, 3, BLOCK),
-        (4 * BLOCK, 4, BLOCK),
-        (5 * BLOCK, 1, 4 * BLOCK),
+        (2 * BLOCK, 1, 7 * BLOCK),
+        (OBJECT, 3, BLOCK),
+        (OBJECT + BLOCK, 4, BLOCK),
+        (OBJECT + 2 * BLOCK, 0, OBJECT - 2 * BLOCK),
         (3 * OBJECT, 3, 512),
         (3 * OBJECT + 512, 0, OBJECT - 512),
     ] {
