@@ -178,11 +178,10 @@ impl Life {
             }
         }
         let group = begun[0].group;
-        let pending = &mut self.shared.borrow_mut().pending;
-        pending.retain(|pending| pending.group != group);
-        drop(outcome);
-        self.shared.borrow_mut().progress.snapshots += begun.len() as u64;
-        self.shared.borrow_mut().progress.operations += 1;
+        let mut shared = self.shared.borrow_mut();
+        shared.pending.retain(|pending| pending.group != group);
+        shared.progress.snapshots += begun.len() as u64;
+        shared.progress.operations += 1;
     }
 
     fn clone_some(&self) -> Option<JoinHandle<()>> {
