@@ -143,7 +143,10 @@ impl Catalogue {
             if !names.insert(new.name.clone()) || !volumes.insert(id) {
                 return Err(Error::new(
                     ErrorKind::Invalid,
-                    format!("volume \"{}\" or snapshot \"{}\" is named twice", new.volume, new.name),
+                    format!(
+                        "volume \"{}\" or snapshot \"{}\" is named twice",
+                        new.volume, new.name
+                    ),
                 ));
             }
             let row = self.row(id)?;
@@ -417,7 +420,10 @@ impl Catalogue {
             above.resource.is_none() && above.children.len() == 1
         };
         let (rows, dying) = match lonely {
-            true => self.dropping_nodes(self.tree.borrow().lonely_from(parent)).await?,
+            true => {
+                self.dropping_nodes(self.tree.borrow().lonely_from(parent))
+                    .await?
+            }
             false => (Batch::new(), Vec::new()),
         };
         on_core(home, move || async move {
