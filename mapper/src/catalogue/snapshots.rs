@@ -417,15 +417,12 @@ impl Catalogue {
         let lonely = {
             let tree = self.tree.borrow();
             let above = tree.get(parent)?;
-            above.resource.is_none() && above.children.len() == 1
-        };
-        let (rows, dying) = match lonely {
-            true => {
-                self.dropping_nodes(self.tree.borrow().lonely_from(parent))
-                    .await?
+            match above.resource.is_none() && above.children.len() == 1 {
+                true => tree.lonely_from(parent),
+                false => Vec::new(),
             }
-            false => (Batch::new(), Vec::new()),
         };
+        let (rows, dying) = self.dropping_nodes(lonely).await?;
         on_core(home, move || async move {
             core_state()?.volume(id)?.cut_off(parent, rows).await
         })
