@@ -14,7 +14,7 @@ mod tree;
 mod usage;
 mod volumes;
 
-pub use copies::{ChangedExtent, Changes, Copied};
+pub use copies::Copied;
 pub use exports::ExportInfo;
 pub use faults::{clear_faults, faulted_pools};
 pub use pools::{NewPool, PoolFactory, PoolInfo};
@@ -115,6 +115,7 @@ pub(crate) struct Catalogue {
     io_timeout: Duration,
     next_node: Cell<u64>,
     next_pool: Cell<u64>,
+    next_ref: Cell<u64>,
     verb_runs: Cell<bool>,
     verbs: WaitQueue,
     stopping: Cell<bool>,

@@ -70,6 +70,7 @@ pub(crate) async fn start(
     let catalogue = Rc::new(Catalogue {
         next_node: Cell::new(counter(CounterKind::Node).await?),
         next_pool: Cell::new(counter(CounterKind::PoolNumber).await?),
+        next_ref: Cell::new(counter(CounterKind::Ref).await?),
         meta: meta.clone(),
         factory,
         cores,

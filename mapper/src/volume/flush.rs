@@ -54,6 +54,7 @@ pub(super) struct NodeCopy {
 impl NodeCopy {
     /// Takes the changes made so far and writes them into a batch.
     pub(super) fn take(node: Rc<Node>, batch: &mut Batch) -> NodeCopy {
+        node.committing.set(true);
         let table = node.table.take_dirty();
         let partials = node.partials.take_dirty();
         node.table.encode(&table, batch);
@@ -66,12 +67,14 @@ impl NodeCopy {
     }
 
     pub(super) fn committed(self) -> Rc<Node> {
+        self.node.committing.set(false);
         self.node.table.committed(self.table);
         self.node.partials.committed(self.partials);
         self.node
     }
 
     pub(super) fn not_committed(self) -> Rc<Node> {
+        self.node.committing.set(false);
         self.node.table.not_committed(self.table);
         self.node.partials.not_committed(self.partials);
         self.node

@@ -95,7 +95,7 @@ impl Merge {
         let quiet = !parent.draining.get() && !child.draining.get();
         let others = match &volume {
             Some(_) => false,
-            None => !parent.left.borrow().changed && (parent.is_dirty() || child.is_dirty()),
+            None => !parent.left.borrow().changed && (parent.is_busy() || child.is_busy()),
         };
         if !is_head || !is_child || !quiet || others {
             return Err(Error::new(

@@ -13,6 +13,5 @@ mod merging;
 mod names;
 mod objects;
 mod resizing;
-mod smoke;
 mod snapshots;
 mod trees;
