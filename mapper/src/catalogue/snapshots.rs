@@ -417,21 +417,10 @@ impl Catalogue {
         let lonely = {
             let tree = self.tree.borrow();
             let above = tree.get(parent)?;
-<<<<<<< HEAD
-            above.resource.is_none() && above.children.len() == 1
-        };
-        let (rows, dying) = match lonely {
-            true => {
-                self.dropping_nodes(self.tree.borrow().lonely_from(parent))
-                    .await?
-            }
-            false => (Batch::new(), Vec::new()),
-=======
             match above.resource.is_none() && above.children.len() == 1 {
                 true => tree.lonely_from(parent),
                 false => Vec::new(),
             }
->>>>>>> main
         };
         let (rows, dying) = self.dropping_nodes(lonely).await?;
         on_core(home, move || async move {
