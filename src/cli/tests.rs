@@ -13,7 +13,7 @@ fn run(args: &[&str]) -> Ran {
     let args = std::iter::once("atoll")
         .chain(args.iter().copied())
         .map(Into::into);
-    let code = super::run(args, &mut out, &mut err);
+    let code = super::run_on(args, &mut out, &mut err, false);
     (
         code,
         String::from_utf8(out).unwrap(),
