@@ -145,7 +145,7 @@ mod tests {
             .map(|n| node(n, (n > 1).then(|| n - 1)))
             .collect();
         let bush: Vec<_> = (1..=20_000)
-            .map(|n| node(n, (n > 1).then(|| n / 2)))
+            .map(|n| node(n, (n > 1).then_some(n / 2)))
             .collect();
         for (nodes, most) in [(chain, 0), (bush, 3 * 15)] {
             let trees = draw(&nodes);
