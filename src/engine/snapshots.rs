@@ -86,10 +86,12 @@ impl Engine {
             });
         }
         let taken = self.mapper.create_snapshots(new).await.map_err(below)?;
-        taken
-            .iter()
-            .map(|info| convert::volume(info, None))
-            .collect()
+        let taken = taken.iter().map(|info| convert::volume(info, None));
+        let mut taken = taken.collect::<Result<Vec<_>>>()?;
+        // Below they are in another order.
+        let places: HashMap<_, _> = (0..).zip(&members).map(|(i, m)| (&m.name, i)).collect();
+        taken.sort_by_key(|snapshot| places.get(&snapshot.name).copied().unwrap_or(usize::MAX));
+        Ok(taken)
     }
 
     pub(super) async fn clone_snapshot(

@@ -1,6 +1,8 @@
 //! The engine as the control plane uses it, on a real reactor, RocksDB and file pool. What
 //! initiators see is tested end to end elsewhere.
 
+mod snapshots;
+
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::task::Poll;
