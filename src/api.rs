@@ -106,11 +106,11 @@ pub struct Volume {
     /// The nearest snapshot that it comes from: of which it was cloned, or which was taken of it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<ResourceName>,
-    /// It cannot be deleted, nor rolled back.
+    /// It can be neither deleted nor rolled back.
     #[serde(default)]
     pub protected: bool,
-    /// Bytes of the volume that the pool holds: whole objects that are mapped. Only where one volume
-    /// is shown: the whole map is read for it.
+    /// Bytes of the objects that its own map and those that it inherits from name, the latter also
+    /// where it has newer ones itself. Only where one volume is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<ByteSize>,
     pub state: VolumeState,

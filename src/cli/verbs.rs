@@ -112,7 +112,7 @@ pub fn export(client: &Client, verb: ExportVerb) -> Result<Output> {
             iscsi: _,
             read_only,
         } => {
-            let what = format!("cannot export volume {:?}", name.as_str());
+            let what = format!("cannot export {:?}", name.as_str());
             let request = AddExport {
                 name,
                 protocols: vec![Protocol::Iscsi],
