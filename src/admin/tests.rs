@@ -376,6 +376,7 @@ fn wrong_requests_get_an_error_of_the_api_with_its_status() {
         ("GET", "/v1/volumes?from=a", "", 400, "invalid"),
         ("GET", "/v1/tree?name=none", "", 404, "not_found"),
         ("GET", "/v1/tree?after=x", "", 400, "invalid"),
+        ("GET", "/v1/tree?limit=10001", "", 400, "invalid"),
         (
             "POST",
             "/v1/volumes/none/snapshot",

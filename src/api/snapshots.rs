@@ -9,8 +9,10 @@ use crate::error::{Error, Result};
 use crate::name::ResourceName;
 use crate::units::{ByteSize, UnixSeconds};
 
-/// Most resources, or nodes of the tree, of one answer: who wants more asks for the next page.
+/// Most resources of one answer: who wants more asks for the next page.
 pub const PAGE_LIMIT: usize = 1000;
+/// Most nodes of the tree of one answer. More than of resources, as each page counts what all nodes have.
+pub const TREE_PAGE_LIMIT: usize = 10_000;
 /// Most volumes of which one request takes snapshots.
 pub const MAX_GROUP: usize = 256;
 
@@ -60,12 +62,12 @@ impl ListVolumes {
     }
 }
 
-/// Refuses a page of nothing, and one that is too large.
-pub fn check_limit(limit: Option<usize>) -> Result<usize> {
-    match limit.unwrap_or(PAGE_LIMIT) {
-        limit @ 1..=PAGE_LIMIT => Ok(limit),
+/// Refuses a page of nothing, and one of more than `most`, which is what it has unless said.
+pub fn check_limit(limit: Option<usize>, most: usize) -> Result<usize> {
+    match limit.unwrap_or(most) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
         other => Err(Error::invalid(format!(
-            "a page has 1 to {PAGE_LIMIT} entries, not {other}"
+            "a page has 1 to {most} entries, not {other}"
         ))),
     }
 }
@@ -283,7 +285,7 @@ pub struct AskTree {
     pub name: Option<ResourceName>,
     /// Only nodes with higher numbers.
     pub after: Option<u64>,
-    /// 1 to [`PAGE_LIMIT`].
+    /// 1 to [`TREE_PAGE_LIMIT`].
     pub limit: usize,
 }
 
@@ -427,10 +429,12 @@ mod tests {
 
     #[test]
     fn a_page_is_not_empty_and_not_too_large() {
-        assert_eq!(check_limit(None).unwrap(), PAGE_LIMIT);
-        assert_eq!(check_limit(Some(1)).unwrap(), 1);
-        for wrong in [0, PAGE_LIMIT + 1, usize::MAX] {
-            check_limit(Some(wrong)).unwrap_err();
+        assert_eq!(check_limit(None, 9).unwrap(), 9);
+        for right in [1, 9] {
+            assert_eq!(check_limit(Some(right), 9).unwrap(), right);
+        }
+        for wrong in [0, 10, usize::MAX] {
+            check_limit(Some(wrong), 9).unwrap_err();
         }
     }
 

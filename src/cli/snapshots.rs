@@ -9,7 +9,8 @@ use super::render::{self, Output};
 use crate::admin::client::{Answered, Client};
 use crate::api::{
     CloneSnapshot, CopiedVolume, CopyVolume, Copying, CreateVolume, Flatten, Flattened, Flattening,
-    GcStatus, Protect, RollBack, TakeGroup, TakeSnapshot, TreePage, Volume, VolumeKind, VolumePage,
+    GcStatus, PAGE_LIMIT, Protect, RollBack, TREE_PAGE_LIMIT, TakeGroup, TakeSnapshot, TreePage,
+    Volume, VolumeKind, VolumePage,
 };
 use crate::error::{Error, Result};
 use crate::name::ResourceName;
@@ -29,7 +30,7 @@ pub fn list(client: &Client, list: VolumeList) -> Result<Output> {
     let mut after = String::new();
     loop {
         let page: VolumePage = client
-            .get(&format!("/v1/volumes?limit=1000{filter}{after}"))
+            .get(&format!("/v1/volumes?limit={PAGE_LIMIT}{filter}{after}"))
             .map_err(|e| e.context("cannot list the volumes"))?;
         volumes.extend(page.volumes);
         match page.next {
@@ -50,7 +51,7 @@ pub fn tree(client: &Client, name: Option<&ResourceName>) -> Result<Output> {
     let mut after = String::new();
     loop {
         let page: TreePage = client
-            .get(&format!("/v1/tree?limit=1000{filter}{after}"))
+            .get(&format!("/v1/tree?limit={TREE_PAGE_LIMIT}{filter}{after}"))
             .map_err(|e| e.context("cannot show the tree"))?;
         nodes.extend(page.nodes);
         match page.next {
@@ -209,10 +210,15 @@ pub fn copy(
         };
         let step: Copying = client
             .post(&format!("/v1/volumes/{source}/copy"), &request)
-            .map_err(|e| {
-                e.context(&what).hint(format!(
+            .map_err(|mut e| {
+                let rest = format!(
                     "{target} has a part of it: `atoll volume delete {target}`, then copy again"
-                ))
+                );
+                let hint = match e.hint.take() {
+                    Some(hint) => format!("{hint}; {rest}"),
+                    None => rest,
+                };
+                e.context(&what).hint(hint)
             })?
             .value;
         progress.bytes(step.done, step.total);

@@ -1,12 +1,12 @@
 //! The admin's verbs on the tree of resources: snapshots, clones, rollback, flattening, copies; and
 //! what the garbage collector is asked. A long verb is done in steps, each a change of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use atoll_mapper::format::ResourceKind;
 use atoll_mapper::types::ResourceId;
-use atoll_mapper::{NewClone, NewSnapshot, VolumeInfo};
+use atoll_mapper::{ErrorKind as Below, NewClone, NewSnapshot, VolumeInfo};
 use uuid::Uuid;
 
 use super::convert::{self, name_below};
@@ -115,17 +115,22 @@ impl Engine {
         name: &ResourceName,
         snapshot: &ResourceName,
     ) -> Result<bool> {
-        let infos = self.mapper.volumes().await.map_err(below)?;
-        let origins = infos.into_iter().map(|info| (info.row.name, info.origin));
-        let mut origins: HashMap<_, _> = origins.collect();
         let wanted = name_below(snapshot)?;
-        // Each is passed once: that ends, whatever the metadata says.
-        let mut at = origins.remove(&name_below(name)?).flatten();
+        let mut passed = HashSet::new();
+        let mut at = self.info(name).await?.origin;
         while let Some(origin) = at {
             if origin == wanted {
                 return Ok(true);
             }
-            at = origins.remove(&origin).flatten();
+            // No name is passed twice: that ends, whatever changes meanwhile.
+            if !passed.insert(origin.clone()) {
+                break;
+            }
+            at = match self.mapper.volume(origin).await {
+                Ok(info) => info.origin,
+                Err(error) if error.kind() == Below::NotFound => None,
+                Err(error) => return Err(below(error)),
+            };
         }
         Ok(false)
     }

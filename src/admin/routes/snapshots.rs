@@ -9,8 +9,8 @@ use super::{Body, Name, QueryResult};
 use crate::admin::service::{Made, Service};
 use crate::api::{
     AskTree, CloneSnapshot, CopyVolume, Copying, Flatten, Flattening, GcStatus, ListVolumes,
-    Protect, RollBack, TakeGroup, TakeSnapshot, TreePage, Volume, VolumeKind, VolumePage,
-    check_limit,
+    PAGE_LIMIT, Protect, RollBack, TREE_PAGE_LIMIT, TakeGroup, TakeSnapshot, TreePage, Volume,
+    VolumeKind, VolumePage, check_limit,
 };
 use crate::error::{Error, Result};
 use crate::name::ResourceName;
@@ -39,7 +39,7 @@ pub struct TreeQuery {
     name: Option<ResourceName>,
     /// Only nodes with higher numbers: `next` of the page before.
     after: Option<u64>,
-    /// Most of one page, 1 to 1000. 1000 unless given.
+    /// Most of one page, 1 to 10000. 10000 unless given.
     limit: Option<usize>,
 }
 
@@ -56,7 +56,7 @@ pub async fn list_volumes(
     asked: QueryResult<ListQuery>,
 ) -> Result<Json<VolumePage>> {
     let ListQuery { kind, after, limit } = query(asked)?;
-    let limit = check_limit(limit)?;
+    let limit = check_limit(limit, PAGE_LIMIT)?;
     let ask = ListVolumes { kind, after, limit };
     service.control().volumes(ask).await.map(Json)
 }
@@ -146,7 +146,7 @@ pub async fn tree(
     asked: QueryResult<TreeQuery>,
 ) -> Result<Json<TreePage>> {
     let TreeQuery { name, after, limit } = query(asked)?;
-    let limit = check_limit(limit)?;
+    let limit = check_limit(limit, TREE_PAGE_LIMIT)?;
     let ask = AskTree { name, after, limit };
     service.control().tree(ask).await.map(Json)
 }
