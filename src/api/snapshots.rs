@@ -193,7 +193,7 @@ pub struct Copying {
     /// Bytes from the beginning that are copied, and that there are to be copied.
     pub done: u64,
     pub total: u64,
-    /// Bytes for which this step has made both maps name the same objects.
+    /// Bytes for which this step has made both maps name the same objects, or nothing.
     pub shared: u64,
     /// Bytes that this step has read and written.
     pub copied: u64,
@@ -204,7 +204,7 @@ pub struct Copying {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CopiedVolume {
     pub volume: Volume,
-    /// Bytes that both name the same objects for.
+    /// Bytes for which both name the same objects, or nothing.
     pub shared: ByteSize,
     /// Bytes that were read and written.
     pub copied: ByteSize,

@@ -275,9 +275,10 @@ Example:
     Unprotect { name: ResourceName },
     /// Make a new volume with the data of another, or of a snapshot
     #[command(after_help = "\
-The copy has the size, pool and block size of the source, and belongs to no tree. Objects that do not
-change any more are shared and take no space; the rest is read and written. Of a volume that is
-written meanwhile, parts are copied at different times: copy a snapshot of it instead.
+The copy has the size, pool and block size of the source, and belongs to no tree. Whole objects are
+shared and take no space until one side writes to them; the rest is read and written. Says how much
+of which, what was never written counted as shared. Of a volume that is written meanwhile, parts are
+copied at different times: copy a snapshot of it instead.
 Where it fails or is interrupted, DST is there and has a part: delete it, and copy again.
 
 Example:

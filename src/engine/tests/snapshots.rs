@@ -300,3 +300,69 @@ fn pages_of_the_catalogue_hold_each_resource_once() {
     }
     wait(verbs.shutdown()).unwrap();
 }
+
+#[test]
+fn a_copy_has_the_data_of_its_source_and_belongs_to_no_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir);
+    let verbs = two_volumes(&config);
+    write_through(&verbs, "a", 9 << 20, vec![7; 8192]);
+    take(&verbs, "a", "s").unwrap();
+    write_through(&verbs, "a", 0, vec![3; 4096]);
+    wait(verbs.create_volume(create("c", "main", ByteSize::mib(16)))).unwrap();
+    let step = |source: &str, from| {
+        let request = CopyVolume {
+            to: name("c"),
+            from,
+        };
+        wait(verbs.copy_volume(name(source), request))
+    };
+    let mut all = Copying::default();
+    for _ in 0..MAX_ASKED {
+        let done = step("s", all.done).unwrap();
+        all.shared += done.shared;
+        all.copied += done.copied;
+        all = Copying {
+            shared: all.shared,
+            copied: all.copied,
+            ..done
+        };
+        if all.ended {
+            break;
+        }
+    }
+    assert!(all.ended && all.done == 16 << 20, "{all:?}");
+    assert_eq!(all.shared + all.copied, 16 << 20);
+    for deleted in ["a", "s"] {
+        wait(verbs.delete_volume(name(deleted))).unwrap();
+    }
+    collected(&verbs);
+    let has_the_data = |verbs: &Verbs| {
+        assert_eq!(read(verbs, "c", 0, 64 << 10), vec![1; 64 << 10]);
+        assert_eq!(read(verbs, "c", 9 << 20, 8192), vec![7; 8192]);
+        assert_eq!(wait(verbs.volume(name("c"))).unwrap().origin, None);
+    };
+    has_the_data(&verbs);
+
+    // What is served is not overwritten, nor what is too small, nor a snapshot.
+    take(&verbs, "b", "t").unwrap();
+    wait(verbs.add_export(export("c"))).unwrap();
+    let exported = step("t", 0).unwrap_err();
+    assert_eq!(exported.kind, ErrorKind::InUse);
+    assert_eq!(exported.hint.as_deref(), Some("atoll export remove c"));
+    wait(verbs.remove_export(name("c"))).unwrap();
+    wait(verbs.resize_volume(name("b"), ByteSize::mib(32))).unwrap();
+    for (source, from) in [("b", 0), ("t", (16 << 20) + 1)] {
+        assert_eq!(step(source, from).unwrap_err().kind, ErrorKind::Invalid);
+    }
+    let onto_a_snapshot = CopyVolume {
+        to: name("t"),
+        from: 0,
+    };
+    let refused = wait(verbs.copy_volume(name("b"), onto_a_snapshot)).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Refused);
+    has_the_data(&verbs);
+    wait(verbs.shutdown()).unwrap();
+    let report = check(&config, true);
+    assert!(report.is_clean(), "{:?}", report.findings);
+}
