@@ -57,12 +57,16 @@ impl Service {
                 Err(error) => return Err(error),
             }
         }
-        let differences = missing.filter(|_| !there.is_empty()).map(|name| {
-            format!(
+        let differences = match missing {
+            None => None,
+            Some(_) if there.is_empty() => {
+                return Err(taken.hint("it has gone meanwhile: try again"));
+            }
+            Some(name) => Some(format!(
                 "it differs: there is no {:?}, and snapshots of one instant are not made one by one; use another name",
                 name.as_str()
-            )
-        });
+            )),
+        };
         unless_different(taken, if_not_exists, there, differences)
     }
 
