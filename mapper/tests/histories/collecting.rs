@@ -58,7 +58,7 @@ async fn step(life: &Life, rng: &mut StdRng, names: &mut Names) {
     };
     let snapshot = one_of(rng, &names.snapshots);
     let room = names.volumes.len() + names.snapshots.len() < MANY;
-    match rng.random_range(0..16) {
+    match rng.random_range(0..20) {
         0..=5 => {
             let open = life.open(&volume).await;
             let (offset, len) = place(rng, open.size());
@@ -114,6 +114,33 @@ async fn step(life: &Life, rng: &mut StdRng, names: &mut Names) {
                 let deleted = life.mapper.delete_volume(name(&snapshot)).await;
                 deleted.expect("deleted");
                 names.snapshots.retain(|other| *other != snapshot);
+            }
+        }
+        15..=17 => {
+            // From a volume or a snapshot, perhaps itself.
+            let resources = names.volumes.iter().chain(&names.snapshots);
+            let resources: Vec<String> = resources.cloned().collect();
+            let Some(from) = one_of(rng, &resources) else {
+                return;
+            };
+            let (offset, len) = place(rng, MIN_SIZE);
+            let to = rng.random_range(0..=(MIN_SIZE - len) / OBJECT) * OBJECT;
+            if from != volume || offset.abs_diff(to) >= len {
+                let copy = life
+                    .mapper
+                    .copy_range(name(&from), offset, name(&volume), to, len);
+                copy.await.expect("copied");
+            }
+        }
+        18 => {
+            let mut from = 0;
+            while rng.random_bool(0.9) {
+                let part = life.mapper.flatten(name(&volume), from).await;
+                let part = part.expect("flattened");
+                if part.ended {
+                    break;
+                }
+                from = part.done;
             }
         }
         _ => sleep(Duration::from_secs(6)).await,
