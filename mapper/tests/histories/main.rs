@@ -3,6 +3,7 @@
 
 mod atomic;
 mod clones;
+mod collecting;
 mod copies;
 mod cores;
 mod faults;
