@@ -82,6 +82,7 @@ pub(crate) async fn start(
         collector: Default::default(),
         opening: Default::default(),
         io_timeout: config.io_timeout,
+        page_memory: config.page_memory,
         names: RefCell::default(),
         exports: RefCell::default(),
         faulted: RefCell::default(),
@@ -204,6 +205,12 @@ impl Catalogue {
         let mut trims = Vec::new();
         // A parent's number is lower than its children's.
         for (node, row) in rows {
+            if let Some(generation) = row.current
+                && row.run >= self.unclean
+                && let Some(entry) = self.pools.borrow().get(&row.pool)
+            {
+                entry.resumable.borrow_mut().insert(generation);
+            }
             if row.faulted {
                 self.faulted.borrow_mut().insert(node);
             }
