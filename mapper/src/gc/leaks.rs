@@ -185,7 +185,9 @@ impl LeakSearch {
         listed: &mut Listed,
     ) -> Result<()> {
         match Key::parse(key) {
-            Some(ParsedKey::Group(node, _) | ParsedKey::Page(node, _)) if others.contains(&node) => {
+            Some(ParsedKey::Group(node, _) | ParsedKey::Page(node, _))
+                if others.contains(&node) =>
+            {
                 Ok(())
             }
             Some(ParsedKey::Group(_, group)) => {
