@@ -312,6 +312,12 @@ fn what_merges_deletions_and_rollbacks_move_while_leaked_objects_are_looked_for_
             write(&other, 0, 9, BLOCK).await;
             volume.flush().await.expect("ok");
             other.flush().await.expect("ok");
+            let copy = life.create(seed.wrapping_add(1).into(), "d", 2 << 20).await;
+            let (from, to, len) = (name("c"), name("d"), 8 * OBJECT);
+            let copied = life.mapper.copy_range(from, 0, to, 0, len).await;
+            assert!(copied.expect("copied").shared > 0);
+            write(&copy, 3 * OBJECT, 7, BLOCK).await;
+            copy.flush().await.expect("ok");
             plant(&life, 900, 0..30).await;
         });
         world.lose_power();
@@ -361,6 +367,13 @@ fn what_merges_deletions_and_rollbacks_move_while_leaked_objects_are_looked_for_
             expect("s4", 3).await;
             expect("c", 3).await;
             assert_eq!(byte_at(&life.open("c").await, 0, BLOCK).await, 9);
+            let copy = life.open("d").await;
+            assert_eq!(byte_at(&copy, 0, BLOCK).await, 9);
+            assert_eq!(byte_at(&copy, 3 * OBJECT, BLOCK).await, 7);
+            for index in 0..8 {
+                let at = index * OBJECT + BLOCK;
+                assert_eq!(byte_at(&copy, at, BLOCK).await, 1, "{index}");
+            }
             let volume = life.open("v").await;
             assert_eq!(byte_at(&volume, 15 * OBJECT + 9 * BLOCK, BLOCK).await, 8);
         });
@@ -374,8 +387,9 @@ fn more_leaked_objects_than_fit_into_one_window_are_all_found() {
     with_seeds(6, |seed| {
         let mut world = World::new(seed);
         world.live(move |life| async move {
-            let volume = life.create(seed.into(), "v", 32 << 20).await;
-            for index in 0..400 {
+            let volume = life.create(seed.into(), "v", 40 << 20).await;
+            // A whole page, of one generation where the pool zeroes new objects.
+            for index in 0..512 {
                 write(&volume, index * OBJECT, 1, BLOCK).await;
             }
             volume.flush().await.expect("ok");
@@ -389,7 +403,7 @@ fn more_leaked_objects_than_fit_into_one_window_are_all_found() {
             let status = quiet(&life).await;
             assert_eq!((status.leaks.found, status.leaks.ended), (600, 1));
             let volume = life.open("v").await;
-            for index in 0..400 {
+            for index in 0..512 {
                 assert_eq!(byte_at(&volume, index * OBJECT, BLOCK).await, 1);
             }
         });
