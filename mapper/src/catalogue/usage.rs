@@ -13,8 +13,8 @@ use std::rc::Rc;
 
 /// Rows read at a time.
 const SCAN_ROWS: usize = 1024;
-/// Rows of wanted nodes read at a time, and others between them.
-const NEAR_ROWS: usize = 256;
+/// Rows read for each that is wanted, at most.
+const NEAR_ROWS: usize = 32;
 /// Nodes looked at in one turn.
 const NODES_PER_TURN: usize = 4096;
 /// Refs that are looked at; the others count as if nothing else named what they name.
@@ -175,10 +175,7 @@ impl Catalogue {
                 from: Key::usage(*first),
                 to: Key::after(&Key::usage(*last)),
             };
-            let limit = match rest.len() {
-                1 => 1,
-                _ => NEAR_ROWS,
-            };
+            let limit = (rest.len() * NEAR_ROWS).min(SCAN_ROWS);
             let pairs = self.meta.scan(&range.from, &range.to, limit).await?;
             let all = pairs.len() < limit;
             let mut seen = *last;

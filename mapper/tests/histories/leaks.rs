@@ -113,7 +113,7 @@ fn what_a_crash_kept_from_being_committed_is_deleted_by_the_next_start() {
         }
         let before = leaked(&mut world);
         all += before;
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             assert_eq!(before, 6 + seed % 8, "a kill undoes nothing at the store");
         }
         world.live(move |life| async move {
@@ -174,7 +174,7 @@ fn a_power_loss_during_the_deletion_of_leaked_objects_only_repeats_it() {
 fn nothing_is_lost_of_what_is_written_while_leaked_objects_are_looked_for() {
     with_seeds(60, |seed| {
         let mut world = World::new(seed);
-        let clean = seed % 2 == 0;
+        let clean = seed.is_multiple_of(2);
         world.live(move |life| async move {
             for (number, text) in [(seed, "a"), (seed + 1, "b")] {
                 let volume = life.create(number.into(), text, 4 << 20).await;
@@ -260,7 +260,7 @@ fn an_object_that_a_slow_write_creates_in_a_generation_that_its_head_has_given_u
             };
             sleep(Duration::from_millis(1)).await;
             life.chaos.heal();
-            // A failure to create another one gives the generation up, and the row of a resize says so.
+            // A failure to create another one makes the head give the generation up.
             life.chaos
                 .fail_call(Op::Write, 1, Fault::Error(StoreError::Io));
             let failed = volume.write(6 * OBJECT, blocks(3, OBJECT), false).await;
@@ -329,7 +329,7 @@ fn what_merges_deletions_and_rollbacks_move_while_leaked_objects_are_looked_for_
             .delay(Op::Write, Duration::ZERO..Duration::from_millis(5));
         world.live(move |life| async move {
             life.open("v").await;
-            if seed % 2 == 0 {
+            if seed.is_multiple_of(2) {
                 let rolled = life.mapper.rollback(name("v"), name("s6")).await;
                 rolled.expect("rolled back");
             }
@@ -362,7 +362,7 @@ fn what_merges_deletions_and_rollbacks_move_while_leaked_objects_are_looked_for_
                 }
             };
             // The last writes came after the last cut: a rollback drops them.
-            expect("v", if seed % 2 == 0 { 5 } else { 6 }).await;
+            expect("v", if seed.is_multiple_of(2) { 5 } else { 6 }).await;
             expect("s6", 5).await;
             expect("s4", 3).await;
             expect("c", 3).await;
@@ -477,7 +477,7 @@ fn a_scan_that_the_store_keeps_waiting_holds_up_neither_the_collector_nor_a_stop
             assert_eq!(life.chaos.hanging(), 1);
             assert!(status(&life).await.leaks.running);
             life.mapper.stop().await.expect("stops");
-            if seed % 2 == 0 {
+            if seed.is_multiple_of(2) {
                 life.chaos.release();
                 sleep(Duration::from_secs(60)).await;
             }
