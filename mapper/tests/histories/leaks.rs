@@ -432,6 +432,27 @@ fn objects_of_generations_that_the_catalogue_never_reserved_are_left_alone() {
 }
 
 #[test]
+fn where_the_pool_knows_of_more_than_the_catalogue_nothing_is_deleted_unless_asked_for() {
+    with_seeds(4, |seed| {
+        let mut world = World::new(seed);
+        world.live(move |life| async move {
+            life.create(seed.into(), "v", 1 << 20).await;
+            plant(&life, 900, 0..10).await;
+            let store = life.chaos.inner().attach().await.expect("it is there");
+            let mark = Generation::new(1 << 20).expect("52 bits");
+            store.reserve_generations(mark).await.expect("raised");
+        });
+        world.end_process();
+        world.live(|life| async move {
+            let status = quiet(&life).await;
+            assert_eq!((status.leaks.found, status.leaks.ended), (0, 0));
+            life.mapper.gc_run().await.expect("begins");
+            assert_eq!(quiet(&life).await.leaks.found, 10);
+        });
+    });
+}
+
+#[test]
 fn a_pool_that_cannot_be_listed_is_told_of_and_scanned_later() {
     with_seeds(10, |seed| {
         let mut world = World::new(seed);
