@@ -82,7 +82,7 @@ fn every_verb_has_help_with_an_example_that_parses() {
     }
     let mut leaves = 0;
     visit(&Cli::command(), &[], &mut leaves);
-    assert_eq!(leaves, 28);
+    assert_eq!(leaves, 31);
     let (code, out, _) = run(&["--help"]);
     assert!(code == 0 && out.contains("Exit codes:"));
     assert_eq!(

@@ -153,10 +153,13 @@ impl Engine {
                 .hint(format!("log out there, or `atoll export remove {volume}`")));
             }
         }
+        // What was imported into it goes; it is whole again.
+        self.imports.restart(Uuid::from_bytes(before.id.0)).await?;
         let done = self
             .mapper
             .rollback(name_below(&volume)?, name_below(&snapshot)?);
         let info = done.await.map_err(below)?;
+        self.imports.end(Uuid::from_bytes(info.id.0)).await?;
         if exported && info.row.size != before.row.size {
             self.portal.capacity_changed(&volume.iqn()).await?;
         }
@@ -183,7 +186,11 @@ impl Engine {
     ) -> Result<Copying> {
         let CopyVolume { to, from } = request;
         let total = self.info(&source).await?.row.size;
-        let room = self.writable(&to).await?.row.size;
+        let target = self.writable(&to).await?;
+        if self.imports.is_unfinished(Uuid::from_bytes(target.id.0)) {
+            return Err(super::importing::unfinished(&to));
+        }
+        let room = target.row.size;
         if room < total || from > total {
             let [source, room] = [total, room].map(ByteSize::bytes);
             return Err(Error::invalid(format!(
