@@ -8,9 +8,9 @@ use super::args::Cli;
 use crate::admin::tests::Served;
 
 /// Exit code, stdout, stderr.
-type Ran = (u8, String, String);
+pub(super) type Ran = (u8, String, String);
 
-fn run(args: &[&str]) -> Ran {
+pub(super) fn run(args: &[&str]) -> Ran {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let args = std::iter::once("atoll")
         .chain(args.iter().copied())
@@ -23,20 +23,20 @@ fn run(args: &[&str]) -> Ran {
     )
 }
 
-fn at(served: &Served, line: &str) -> Ran {
+pub(super) fn at(served: &Served, line: &str) -> Ran {
     let path = served.path();
     let mut args = vec!["--admin", path.to_str().unwrap()];
     args.extend(line.split_whitespace());
     run(&args)
 }
 
-fn ok(served: &Served, line: &str) -> String {
+pub(super) fn ok(served: &Served, line: &str) -> String {
     let (code, out, err) = at(served, line);
     assert_eq!((code, err.as_str()), (0, ""), "{line}: {out}");
     out
 }
 
-fn error(served: &Served, line: &str) -> (u8, String) {
+pub(super) fn error(served: &Served, line: &str) -> (u8, String) {
     let (code, out, err) = at(served, line);
     assert_eq!(out, "", "{line}");
     (code, err)

@@ -11,6 +11,8 @@ mod import;
 mod import_target;
 mod pages;
 mod qemu;
+#[cfg(test)]
+mod tests;
 
 pub use diff::diff;
 pub use export::export_file;
