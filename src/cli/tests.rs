@@ -30,13 +30,13 @@ pub(super) fn at(served: &Served, line: &str) -> Ran {
     run(&args)
 }
 
-pub(super) fn ok(served: &Served, line: &str) -> String {
+fn ok(served: &Served, line: &str) -> String {
     let (code, out, err) = at(served, line);
     assert_eq!((code, err.as_str()), (0, ""), "{line}: {out}");
     out
 }
 
-pub(super) fn error(served: &Served, line: &str) -> (u8, String) {
+fn error(served: &Served, line: &str) -> (u8, String) {
     let (code, out, err) = at(served, line);
     assert_eq!(out, "", "{line}");
     (code, err)

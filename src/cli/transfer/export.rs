@@ -1,7 +1,6 @@
 //! `atoll volume export-file`: a snapshot's content, whole or as a difference, to a file or stdout.
 //! A volume is exported by way of a snapshot that is taken for it.
 
-use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -9,21 +8,19 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::admin::client::{Answered, Client};
-use crate::admin::lanes::{Lanes, Ticket, WINDOW, Work};
-use crate::api::{DataRange, MAX_DATA, Removed, Volume, VolumeKind};
+use crate::api::{Removed, TakeSnapshot, Volume, VolumeKind};
 use crate::cli::Failure;
 use crate::cli::progress::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::{MAX_NAME, ResourceName};
 use crate::transfer::encode::Totals;
 use crate::transfer::format::{Base, Header};
-use crate::transfer::zeros;
 use crate::units::ByteSize;
 
 use super::args::ExportFile;
 use super::cleanup::Cleanup;
+use super::export_copy as copy;
 use super::export_target::{self, Image, Left, Plain, Standard, Stream, Target};
-use super::pages::Changes;
 use super::{file_error, is_standard};
 
 /// What the name of a temporary snapshot has behind the volume's.
@@ -177,7 +174,13 @@ fn export(
             (source, Box::new(stream))
         }
     };
-    let written = copy(client, &source, target, stage);
+    let written = copy::copy(
+        client,
+        &source.resource,
+        source.base.as_ref(),
+        target,
+        stage,
+    );
     let totals = written.map_err(|failure| match failure {
         Failure::Output(e) if !standard => Failure::Verb(file_error(&args.file, &e)),
         Failure::Verb(e) if !standard && !args.raw && !source.temporary => {
@@ -301,8 +304,11 @@ fn begin(
             temporary: false,
         });
     }
-    let name = temporary_name(&named.name);
-    let request = serde_json::json!({ "snapshot": name });
+    let name = temporary_name(&named.name)?;
+    let request = TakeSnapshot {
+        snapshot: name,
+        if_not_exists: false,
+    };
     let Answered { value, .. } =
         client.post::<Volume>(&format!("/v1/volumes/{}/snapshot", named.name), &request)?;
     delete_later(cleanup, client, &value, file);
@@ -313,11 +319,11 @@ fn begin(
     })
 }
 
-fn temporary_name(volume: &ResourceName) -> String {
+fn temporary_name(volume: &ResourceName) -> Result<ResourceName> {
     let suffix = format!("{TEMPORARY}{}", &Uuid::new_v4().simple().to_string()[..8]);
     // All of it is ASCII.
     let kept = volume.as_str().len().min(MAX_NAME - suffix.len());
-    format!("{}{suffix}", &volume.as_str()[..kept])
+    format!("{}{suffix}", &volume.as_str()[..kept]).parse()
 }
 
 /// However the export ends, the snapshot is deleted, and what was written of it, which could not be
@@ -348,84 +354,4 @@ fn drop_temporary(client: &Client, header: &Header) -> Result<()> {
         .delete::<Removed>(&path)
         .map(drop)
         .map_err(|e| e.context("it is exported, but its temporary snapshot is left behind"))
-}
-
-/// What is on its way, in order.
-enum Part {
-    Data(u64, Ticket),
-    Zeros(u64, u64),
-}
-
-fn copy(
-    client: &Client,
-    source: &Source,
-    mut target: Box<dyn Target + '_>,
-    stage: &mut Stage<'_>,
-) -> Outcome<Totals> {
-    let Source { resource, base, .. } = source;
-    let mut progress = stage.begin(&format!("exporting {}", resource.name));
-    let total = resource.size.get();
-    let lanes = Lanes::open(client.socket(), &resource.name)?;
-    let incremental = base.is_some();
-    let mut window: VecDeque<Part> = VecDeque::new();
-    let mut take = |part, target: &mut dyn Target| -> Outcome<()> {
-        progress.bytes(consume(part, target, incremental)?, total);
-        Ok(())
-    };
-    for change in Changes::new(client, base.as_ref(), resource, target.at()) {
-        let change = change?;
-        let (mut offset, end) = (change.offset, change.offset + change.length);
-        while offset < end {
-            // In pieces that lie as objects do.
-            let piece = (offset / MAX_DATA + 1) * MAX_DATA;
-            let until = if change.zero { end } else { end.min(piece) };
-            window.push_back(match change.zero {
-                true => Part::Zeros(offset, until - offset),
-                false => Part::Data(
-                    offset,
-                    lanes.begin(Work::Read(DataRange {
-                        id: resource.id,
-                        offset,
-                        length: until - offset,
-                        session: None,
-                    })),
-                ),
-            });
-            offset = until;
-            while window.len() > WINDOW
-                && let Some(part) = window.pop_front()
-            {
-                take(part, &mut *target)?;
-            }
-        }
-    }
-    for part in window {
-        take(part, &mut *target)?;
-    }
-    Ok(target.end()?)
-}
-
-/// Hands a part on, and tells where it ends.
-fn consume(part: Part, target: &mut dyn Target, incremental: bool) -> Outcome<u64> {
-    match part {
-        Part::Zeros(offset, length) => {
-            // Of a whole export all that has no record is zero.
-            if incremental {
-                target.zeros(offset, length)?;
-            }
-            Ok(offset + length)
-        }
-        Part::Data(offset, ticket) => {
-            let bytes = ticket.wait()?;
-            for run in zeros::runs(&bytes) {
-                let at = offset + run.range.start as u64;
-                match run.zero {
-                    false => target.data(at, &bytes[run.range])?,
-                    true if incremental => target.zeros(at, run.range.len() as u64)?,
-                    true => {}
-                }
-            }
-            Ok(offset + bytes.len() as u64)
-        }
-    }
 }

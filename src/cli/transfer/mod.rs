@@ -6,6 +6,7 @@ mod cleanup;
 mod detect;
 mod diff;
 mod export;
+mod export_copy;
 mod export_target;
 mod import;
 mod import_target;

@@ -5,11 +5,28 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::admin::tests::Served;
-use crate::cli::tests::{at, error, ok, run};
+use crate::cli::tests::{at, run};
 use crate::transfer::format::{HEAD, UNIT};
 
 const BLOCK: usize = UNIT as usize;
 const MIB: u64 = 1 << 20;
+
+/// What it prints; how far it was is on stderr.
+fn ok(served: &Served, line: &str) -> String {
+    let (code, out, err) = at(served, line);
+    assert_eq!(code, 0, "{line}: {err}");
+    out
+}
+
+/// Exit code, and the error behind the lines of progress.
+fn error(served: &Served, line: &str) -> (u8, String) {
+    let (code, out, err) = at(served, line);
+    assert_eq!(out, "", "{line}");
+    let start = err
+        .find("error: ")
+        .unwrap_or_else(|| panic!("{line}: {err}"));
+    (code, err[start..].to_owned())
+}
 
 fn pattern(seed: u64, blocks: usize) -> Vec<u8> {
     let words = blocks * BLOCK / 8;
@@ -339,10 +356,10 @@ fn to_stdout_goes_the_stream_alone() {
             .into_iter()
             .chain(line.split_whitespace())
             .map(Into::into);
-        assert_eq!(crate::cli::run(args, &mut out, &mut err), 0);
+        assert_eq!(crate::cli::run_on(args, &mut out, &mut err, false), 0);
         assert!(out == expected, "{more}");
         let err = String::from_utf8(err).unwrap();
-        assert!(err.starts_with("exported mon to -: "), "{err}");
+        assert!(err.contains("exported mon to -: "), "{err}");
     }
 }
 
@@ -379,7 +396,7 @@ fn differences_are_a_table_an_array_and_a_compact_list() {
         "tue",
         "--binary",
     ];
-    crate::cli::run(args.map(Into::into), &mut out, &mut err);
+    crate::cli::run_on(args.map(Into::into), &mut out, &mut err, false);
     assert!(out.starts_with(b"ATOLLDIF\x01\0\0\0\0\x10\0\0"));
     // 1 unit on: 3 units of data; 766 on: 2 of zeros; 764 on: 2 of data; the end.
     assert_eq!(
@@ -396,17 +413,83 @@ fn differences_are_a_table_an_array_and_a_compact_list() {
     assert_eq!(run(&["diff", "a", "b", "--binary", "--json"]).0, 2);
 }
 
+fn names(served: &Served) -> Vec<String> {
+    let list = ok(served, "volume list --json");
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let volumes = list.as_array().unwrap().iter();
+    volumes
+        .map(|v| v["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_volume_is_exported_by_way_of_a_snapshot_that_is_gone_afterwards() {
+    let served = source();
+    let path = file(&served, "f");
+    ok(&served, &format!("volume export-file vm {path}"));
+    assert_eq!(names(&served), ["mon", "vm"]);
+    served.control.put("vm", 0, &[9; 4096]);
+    let said = ok(&served, &format!("volume import-file copy {path}"));
+    // No difference will ever build on it.
+    assert_eq!(said, "imported volume copy: 8 MiB, 2.37 MiB written\n");
+    assert!(served.control.bytes("copy") == served.control.bytes("mon"));
+    // The whole content of what came later, by way of an image.
+    let image = file(&served, "image");
+    ok(&served, &format!("volume export-file vm {image} --raw"));
+    assert!(fs::read(image).unwrap() == served.control.bytes("vm"));
+    assert_eq!(names(&served), ["copy", "mon", "vm"]);
+
+    // An error takes it away too, with what was written.
+    let (code, _) = error(&served, "volume export-file vm /nowhere/f");
+    assert_eq!(code, 3);
+    let (code, _) = error(&served, &format!("volume export-file vm {path}"));
+    assert_eq!(code, 4);
+    assert_eq!(names(&served), ["copy", "mon", "vm"]);
+}
+
+#[test]
+fn what_a_killed_export_of_a_volume_left_is_gone_on_with_and_its_snapshot_deleted() {
+    let served = source();
+    let path = file(&served, "f");
+    ok(&served, "volume snapshot vm vm.export-0badcafe");
+    // As by the export that was killed: the snapshot is there, and the file is a part.
+    let whole = file(&served, "whole");
+    ok(
+        &served,
+        &format!("volume export-file vm.export-0badcafe {whole}"),
+    );
+    let mut bytes = fs::read(&whole).unwrap();
+    bytes[10] |= 2;
+    let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+    let crc = crate::transfer::format::crc32c(&bytes[..length - 4]);
+    bytes[length - 4..length].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &bytes[..length]).unwrap();
+
+    served.control.put("vm", 0, &[9; 4096]);
+    let (code, _) = error(&served, &format!("volume export-file mon {path} --resume"));
+    assert_eq!(code, 4);
+    ok(&served, &format!("volume export-file vm {path} --resume"));
+    assert_eq!(names(&served), ["mon", "vm"]);
+    ok(&served, &format!("volume import-file copy {path}"));
+    assert!(served.control.bytes("copy") == served.control.bytes("mon"));
+    // Without its snapshot a part is of no use.
+    fs::write(&path, &bytes[..length]).unwrap();
+    let (code, said) = error(&served, &format!("volume export-file vm {path} --resume"));
+    assert_eq!(code, 4);
+    assert!(said.contains("not there any more"), "{said}");
+}
+
 #[test]
 fn long_lists_of_changes_come_page_by_page() {
     let served = Served::new();
     ok(&served, "volume create vm --size 64M");
     served.control.snapshot("vm", "mon");
-    for n in 0..6000 {
+    for n in 0..5000 {
         served.control.put("vm", n * 2 * UNIT, &[1; BLOCK]);
     }
     served.control.snapshot("vm", "tue");
     let table = ok(&served, "diff mon tue");
-    assert!(table.ends_with("\n6000 ranges: 23.43 MiB of data, 0 B of zeros\n"));
+    assert!(table.ends_with("\n5000 ranges: 19.53 MiB of data, 0 B of zeros\n"));
     let mon = exported(&served, "mon", "");
     let tue = exported(&served, "tue", "--from mon");
     ok(&served, &format!("volume import-file copy {mon}"));
