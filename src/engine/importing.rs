@@ -109,9 +109,21 @@ impl Engine {
         }
     }
 
+    /// One answer looks at a part only.
+    async fn any_changes(&self, from: Option<&ResourceName>, name: &ResourceName) -> Result<bool> {
+        let mut next = Some(0);
+        while let Some(offset) = next {
+            let page = self.changes_of(from.cloned(), name, offset, 1).await?;
+            if !page.ranges.is_empty() {
+                return Ok(true);
+            }
+            next = page.next;
+        }
+        Ok(false)
+    }
+
     async fn check_empty(&self, name: &ResourceName) -> Result<()> {
-        let stored = self.changes_of(None, name, 0, 1).await?;
-        if stored.ranges.is_empty() {
+        if !self.any_changes(None, name).await? {
             return Ok(());
         }
         Err(Error::new(
@@ -156,13 +168,13 @@ impl Engine {
                 continue;
             }
             let snapshot = name_of(&info)?;
-            let changes = self.changes_of(Some(snapshot.clone()), name, 0, 1).await;
-            // Of another tree: it says nothing of this volume.
-            let Ok(changes) = changes else { continue };
-            if changes.ranges.is_empty() && info.row.size == volume.row.size {
-                return Ok(());
+            match self.any_changes(Some(&snapshot), name).await {
+                Ok(false) if info.row.size == volume.row.size => return Ok(()),
+                Ok(_) => changed_since = Some(snapshot),
+                // Of another tree: it says nothing of this volume.
+                Err(error) if error.kind == ErrorKind::Invalid => {}
+                Err(error) => return Err(error),
             }
-            changed_since = Some(snapshot);
         }
         Err(match changed_since {
             Some(snapshot) => Error::refused(format!(

@@ -74,8 +74,16 @@ impl Imports {
         })
     }
 
-    pub fn volumes(&self) -> Vec<Uuid> {
-        lock(&self.unfinished).keys().copied().collect()
+    /// Forgets those whose volume was deleted just before the daemon was killed. Blocks.
+    pub fn retain(&self, there: impl Fn(Uuid) -> bool) {
+        lock(&self.unfinished).retain(|volume, _| {
+            let keep = there(*volume);
+            if !keep {
+                // Found again at the next start, if it is still there then.
+                let _ = fs::remove_file(self.path(*volume));
+            }
+            keep
+        });
     }
 
     pub fn is_unfinished(&self, volume: Uuid) -> bool {
@@ -236,13 +244,17 @@ mod tests {
         wait(imports.end(other)).unwrap();
 
         let again = Imports::load(dir.path()).unwrap();
-        assert_eq!(again.volumes(), [one]);
+        assert!(again.is_unfinished(one) && !again.is_unfinished(other));
         assert_eq!(wait(again.held(one)).unwrap().record, Some(RECORD));
         // Nobody goes on writing without saying so.
         wait(again.writing(one, Uuid::new_v4())).unwrap_err();
         wait(again.restart(one)).unwrap();
         let again = Imports::load(dir.path()).unwrap();
         assert_eq!(wait(again.held(one)).unwrap().record.unwrap().done, 0);
+        // Its volume has gone.
+        again.retain(|volume| volume != one);
+        assert!(!again.is_unfinished(one));
+        assert!(!Imports::load(dir.path()).unwrap().is_unfinished(one));
     }
 
     #[test]
@@ -253,7 +265,7 @@ mod tests {
         fs::write(imports.path(id), "{").unwrap();
         fs::write(imports.dir.join("other"), "").unwrap();
         let again = Imports::load(dir.path()).unwrap();
-        assert_eq!(again.volumes(), [id]);
+        assert!(again.is_unfinished(id));
     }
 
     #[test]

@@ -78,6 +78,9 @@ fn start_engine(config: &Config) -> Result<Arc<Engine>> {
     let runtime = start_runtime(config)?;
     let meta = open_metadata(config, &data, &runtime)?;
     let engine = block_on(compose(config, data, &runtime, meta, imports))?;
+    let volumes = block_on(engine.mapper.volumes()).map_err(|e| failure::of_mapper(&e))?;
+    let there = |id: Uuid| volumes.iter().any(|info| info.id.0 == *id.as_bytes());
+    engine.imports.retain(there);
     *lock(&engine.runtime) = Some(runtime);
     Ok(engine)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::api::{BlockSize, DEFAULT_POOL};
+use crate::api::BlockSize;
 use crate::cli::args::parse_block_size;
 use crate::name::ResourceName;
 use crate::units::ByteSize;
@@ -119,9 +119,9 @@ pub struct ImportFile {
     /// Size of the volume, of images only [default: the image's]
     #[arg(long)]
     pub size: Option<ByteSize>,
-    /// The pool to keep a new volume in
-    #[arg(long, default_value = DEFAULT_POOL)]
-    pub pool: ResourceName,
+    /// The pool to keep a new volume in [default: main]
+    #[arg(long)]
+    pub pool: Option<ResourceName>,
     /// Logical block size, of images only: 512 or 4096 [default: 512]
     #[arg(long, value_name = "BYTES", value_parser = parse_block_size)]
     pub block_size: Option<BlockSize>,

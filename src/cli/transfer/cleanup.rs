@@ -1,7 +1,7 @@
 //! What a verb has to take away again however it ends: done once, at its end, after an error, or
 //! when a signal comes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,12 +13,20 @@ use crate::error::{Error, Result};
 const EXIT_SIGNAL: i32 = 128;
 
 type Task = Box<dyn FnOnce() + Send>;
-type Tasks = Arc<Mutex<Vec<Task>>>;
+
+#[derive(Default)]
+struct State {
+    tasks: Vec<Task>,
+    /// What is said when a signal comes.
+    advice: Option<String>,
+}
+
+type Shared = Arc<Mutex<State>>;
 
 /// Tasks that are done when this is dropped, or before the process exits on SIGINT, SIGTERM or
 /// SIGHUP; the last one first.
 pub struct Cleanup {
-    tasks: Tasks,
+    state: Shared,
     end: Option<oneshot::Sender<()>>,
     watcher: Option<JoinHandle<()>>,
 }
@@ -30,7 +38,7 @@ impl Cleanup {
             .enable_all()
             .build()
             .map_err(failed)?;
-        let tasks = Tasks::default();
+        let state = Shared::default();
         let (end, ended) = oneshot::channel();
         let guard = runtime.enter();
         let [mut int, mut term, mut hangup] = [
@@ -39,7 +47,7 @@ impl Cleanup {
             signal(SignalKind::hangup()).map_err(failed)?,
         ];
         drop(guard);
-        let shared = Arc::clone(&tasks);
+        let shared = Arc::clone(&state);
         let watcher = std::thread::spawn(move || {
             let came = runtime.block_on(async {
                 tokio::select! {
@@ -52,39 +60,49 @@ impl Cleanup {
             if let Some(kind) = came {
                 eprintln!("interrupted");
                 run(&shared);
+                if let Some(advice) = &lock(&shared).advice {
+                    eprintln!("hint: {advice}");
+                }
                 std::process::exit(EXIT_SIGNAL + kind.as_raw_value());
             }
         });
         Ok(Self {
-            tasks,
+            state,
             end: Some(end),
             watcher: Some(watcher),
         })
     }
 
     pub fn add(&self, task: impl FnOnce() + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.push(Box::new(task));
+        lock(&self.state).tasks.push(Box::new(task));
+    }
+
+    /// What to do after a signal, as who waits for the verb's end will not be told by an error.
+    pub fn advise(&self, advice: impl Into<String>) {
+        lock(&self.state).advice = Some(advice.into());
     }
 
     /// They are not needed any more.
     pub fn forget(&self) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.clear();
+        lock(&self.state).tasks.clear();
     }
 }
 
-fn run(tasks: &Tasks) {
+fn lock(state: &Shared) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run(state: &Shared) {
     // Held meanwhile: who comes second waits until all is done.
-    let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
-    while let Some(task) = tasks.pop() {
+    let mut state = lock(state);
+    while let Some(task) = state.tasks.pop() {
         task();
     }
 }
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        run(&self.tasks);
+        run(&self.state);
         if let Some(end) = self.end.take() {
             let _ = end.send(());
         }

@@ -26,6 +26,8 @@ use super::{file_error, is_standard};
 /// What the name of a temporary snapshot has behind the volume's.
 const TEMPORARY: &str = ".export-";
 
+const RESUME: &str = "--resume goes on where it ended";
+
 /// What was exported, for programs.
 #[derive(Debug, Serialize)]
 struct Exported {
@@ -80,8 +82,9 @@ pub fn export_file(
 ) -> Outcome<()> {
     let context = format!("cannot export {:?}", args.name.as_str());
     let exported = export(client, args, out, stage).map_err(|failure| match failure {
-        Failure::Verb(error) => Failure::Verb(error.context(context)),
-        output => output,
+        Failure::Verb(error) => error.context(context),
+        // Half an export is none, whoever closed the pipe.
+        Failure::Output(e) => file_error(Path::new("stdout"), &e).context(context),
     })?;
     let told: &mut dyn Write = if is_standard(&args.file) {
         stage.err()
@@ -135,7 +138,8 @@ fn export(
             check_same(&header, &named, base.as_ref())?;
             let source = source_of(client, &header, &named, base)?;
             if source.temporary {
-                delete_later(&cleanup, client, &source.resource, Some(&args.file));
+                let name = &source.resource.name;
+                delete_later(&cleanup, client, name, Some(&args.file));
             }
             (source, stream)
         }
@@ -168,12 +172,16 @@ fn export(
         }
         None => {
             let file = export_target::new_file(&args.file)?;
-            let source = begin(client, &cleanup, named, base, Some(&args.file))?;
+            let source = begin(client, &cleanup, named, base, Some(&args.file))
+                .inspect_err(|_| drop(std::fs::remove_file(&args.file)))?;
             let stream = Stream::begin(&source.header(), BufWriter::new(file))
                 .map_err(|e| file_error(&args.file, &e))?;
             (source, Box::new(stream))
         }
     };
+    if !standard && !args.raw && !source.temporary {
+        cleanup.advise(RESUME);
+    }
     let written = copy::copy(
         client,
         &source.resource,
@@ -197,7 +205,7 @@ fn export(
 
 fn or_resume(error: Error) -> Error {
     match error.hint {
-        None => error.hint("--resume goes on where it ended"),
+        None => error.hint(RESUME),
         Some(_) => error,
     }
 }
@@ -309,9 +317,9 @@ fn begin(
         snapshot: name,
         if_not_exists: false,
     };
+    delete_later(cleanup, client, &request.snapshot, file);
     let Answered { value, .. } =
         client.post::<Volume>(&format!("/v1/volumes/{}/snapshot", named.name), &request)?;
-    delete_later(cleanup, client, &value, file);
     Ok(Source {
         resource: value,
         base,
@@ -328,8 +336,8 @@ fn temporary_name(volume: &ResourceName) -> Result<ResourceName> {
 
 /// However the export ends, the snapshot is deleted, and what was written of it, which could not be
 /// gone on with; if the daemon cannot be asked any more both stay.
-fn delete_later(cleanup: &Cleanup, client: &Client, snapshot: &Volume, file: Option<&Path>) {
-    let (client, name) = (client.clone(), snapshot.name.clone());
+fn delete_later(cleanup: &Cleanup, client: &Client, snapshot: &ResourceName, file: Option<&Path>) {
+    let (client, name) = (client.clone(), snapshot.clone());
     let file = file.map(Path::to_owned);
     cleanup.add(move || {
         match client.delete::<Removed>(&format!("/v1/volumes/{name}?if_exists=true")) {

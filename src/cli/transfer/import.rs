@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::admin::client::Client;
 use crate::api::{
     BeginImport, BlockSize, CreateVolume, DATA_UNIT, Imported, MAX_DATA, MIN_VOLUME_SIZE, Volume,
+    default_pool,
 };
 use crate::cli::Failure;
 use crate::cli::progress::{Progress, Stage};
@@ -70,7 +71,9 @@ pub fn import_file(
 }
 
 fn import(client: &Client, args: &ImportFile, stage: &mut Stage<'_>) -> Result<Report> {
+    let cleanup = Cleanup::watch()?;
     if is_standard(&args.file) {
+        cleanup.advise(way_on(args));
         return from_standard(client, args, stage);
     }
     let failed = |e: io::Error| file_error(&args.file, &e);
@@ -86,14 +89,20 @@ fn import(client: &Client, args: &ImportFile, stage: &mut Stage<'_>) -> Result<R
         None => detect::by_file(&file, size).map_err(failed)?,
     };
     match format {
-        Format::Atoll => stream(client, args, file, Some(size), stage),
-        Format::Raw => image(client, args, &mut file, size, stage),
+        Format::Atoll => {
+            cleanup.advise(way_on(args));
+            stream(client, args, file, Some(size), stage)
+        }
+        Format::Raw => {
+            cleanup.advise(way_on(args));
+            image(client, args, &mut file, size, stage)
+        }
         other => {
             // Before the work of converting.
             check_image(args)?;
-            let cleanup = Cleanup::watch()?;
             let raw = qemu::to_raw(&args.file, other, &cleanup, stage)
                 .map_err(|e| e.context(args.file.display()))?;
+            cleanup.advise(way_on(args));
             let mut file = qemu::open(&raw)?;
             let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
             image(client, args, &mut file, size, stage)
@@ -137,13 +146,13 @@ fn volume(
     if args.resume {
         match client.get(&path) {
             Err(error) if error.kind == ErrorKind::NotFound => {}
-            found => return found,
+            found => return found.and_then(|found| check_found(args, found)),
         }
     }
     let request = CreateVolume {
         name: args.name.clone(),
         size,
-        pool: args.pool.clone(),
+        pool: args.pool.clone().unwrap_or_else(default_pool),
         block_size,
         if_not_exists: false,
     };
@@ -156,14 +165,32 @@ fn volume(
     })
 }
 
+/// What is gone on with is what was begun.
+fn check_found(args: &ImportFile, found: Volume) -> Result<Volume> {
+    let other_pool = args.pool.as_ref().is_some_and(|pool| *pool != found.pool);
+    let other_block = args.block_size.is_some_and(|size| size != found.block_size);
+    if other_pool || other_block {
+        return Err(Error::invalid(format!(
+            "it is in pool {:?} and has blocks of {} bytes, asked for was something else",
+            found.pool.as_str(),
+            u32::from(found.block_size)
+        )));
+    }
+    Ok(found)
+}
+
+fn way_on(args: &ImportFile) -> String {
+    format!(
+        "volume {0} is incomplete: go on with `atoll volume import-file {0} {1} --resume`, or delete it",
+        args.name,
+        args.file.display()
+    )
+}
+
 /// After this point the volume is incomplete until everything has come.
 fn incomplete<T>(args: &ImportFile, outcome: Result<T>) -> Result<T> {
     outcome.map_err(|e| {
-        let way_out = format!(
-            "volume {0} is incomplete: go on with `atoll volume import-file {0} {1} --resume`, or delete it",
-            args.name,
-            args.file.display()
-        );
+        let way_out = way_on(args);
         let hint = match &e.hint {
             Some(hint) => format!("{hint}; {way_out}"),
             None => way_out,
