@@ -259,7 +259,7 @@ fn until(child: &mut Child, done: impl Fn() -> bool) {
 fn an_export_that_was_killed_goes_on_to_the_same_file() {
     let scratch = Scratch::new();
     let daemon = daemon(&scratch);
-    filled(&daemon, "vm", 160);
+    filled(&daemon, "vm", 48);
     let [whole, part] = ["whole", "part"].map(|name| scratch.path().join(name));
     daemon.run(&["volume", "export-file", "vm-mon", text(&whole)]);
     let whole = fs::read(whole).expect("the export");
@@ -301,7 +301,7 @@ fn begun(daemon: &Daemon, volume: &str, stream: &[u8]) -> Child {
 fn an_import_that_was_killed_leaves_an_incomplete_volume_and_goes_on() {
     let scratch = Scratch::new();
     let daemon = daemon(&scratch);
-    filled(&daemon, "vm", 40);
+    filled(&daemon, "vm", 16);
     let path = scratch.path().join("f");
     daemon.run(&["volume", "export-file", "vm-mon", text(&path)]);
     let stream = fs::read(&path).expect("the export");
@@ -364,7 +364,7 @@ fn a_difference_that_was_interrupted_is_given_up_by_a_rollback() {
     let daemon = daemon(&scratch);
     filled(&daemon, "vm", 4);
     daemon.run(&["volume", "clone", "vm-mon", "copy"]);
-    write(&mut login(&daemon, "vm"), 0, pattern(9, 40 << 20));
+    write(&mut login(&daemon, "vm"), 0, pattern(9, 16 << 20));
     daemon.run(&["volume", "snapshot", "vm", "vm-tue"]);
     let path = scratch.path().join("f");
     let export = ["volume", "export-file", "vm-tue", text(&path)];

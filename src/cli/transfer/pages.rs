@@ -5,6 +5,9 @@ use crate::api::{ChangePage, ChangedRange, Volume};
 use crate::error::{Error, Result};
 use crate::transfer::format::UNIT;
 
+/// Answers in a row that may go no further: each has taken the daemon a moment, as it is busy.
+const MAX_STUCK: u32 = 1000;
+
 /// Ranges in ascending order, whole units, not overlapping.
 pub struct Changes<'a> {
     client: &'a Client,
@@ -16,6 +19,8 @@ pub struct Changes<'a> {
     next: Option<u64>,
     /// End of the last range.
     at: u64,
+    /// Answers in a row that went no further.
+    stuck: u32,
 }
 
 impl<'a> Changes<'a> {
@@ -34,18 +39,24 @@ impl<'a> Changes<'a> {
             page: Vec::new().into_iter(),
             next: Some(offset),
             at: offset,
+            stuck: 0,
         }
     }
 
     fn ask(&mut self, offset: u64) -> Result<()> {
         let page: ChangePage = self.client.get(&format!("{}&offset={offset}", self.path))?;
-        // Or it would never end.
-        if page.next.is_some_and(|next| next <= offset) {
+        // It may have had no time to look at anything, but that must end.
+        let next = page.next.map(|next| next.max(offset));
+        self.stuck = match next == Some(offset) {
+            true => self.stuck + 1,
+            false => 0,
+        };
+        if self.stuck > MAX_STUCK {
             return Err(Error::internal(format!(
                 "the daemon's list of changes does not go on behind byte {offset}"
             )));
         }
-        self.next = page.next;
+        self.next = next;
         self.page = page.ranges.into_iter();
         Ok(())
     }
