@@ -123,7 +123,7 @@ fn images_of_every_format_that_qemu_makes_come_in_and_go_out_as_they_were() {
         ]);
         let used = daemon.json(&["volume", "show", format])["used"].as_u64();
         // The objects that hold something, no more: 4 MiB each.
-        assert_eq!(used, Some(16 * MIB), "{format}");
+        assert_eq!(used, Some(12 * MIB), "{format}");
     }
     let left = fs::read_dir(std::env::temp_dir()).expect("the directory");
     let left = left.flatten().map(|entry| entry.file_name());
