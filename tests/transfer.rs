@@ -72,11 +72,11 @@ fn content(daemon: &Daemon, scratch: &Scratch, name: &str) -> Vec<u8> {
 
 /// A volume with content here and there, `mib` of it at its beginning, and its snapshot.
 fn filled(daemon: &Daemon, name: &str, mib: u64) {
-    daemon.export_new(name, "256M", &[]);
+    daemon.export_new(name, "64M", &[]);
     let mut session = login(daemon, name);
     write(&mut session, 0, pattern(mib, (mib * MIB) as usize));
-    write(&mut session, 200 * MIB + 512, pattern(3, 1024));
-    write(&mut session, 256 * MIB - 4096, pattern(4, 4096));
+    write(&mut session, 50 * MIB + 512, pattern(3, 1024));
+    write(&mut session, 64 * MIB - 4096, pattern(4, 4096));
     session.logout();
     daemon.run(&["volume", "snapshot", name, &format!("{name}-mon")]);
 }
@@ -176,17 +176,17 @@ fn a_chain_of_differences_restores_every_state_and_the_copy_is_clean() {
     let mut session = login(&daemon, "vm");
     write(&mut session, MIB - 512, pattern(21, 3072));
     session.unmap(8 * MIB / 512, 8192).expect("unmap");
-    write(&mut session, 100 * MIB, pattern(22, 4096));
+    write(&mut session, 40 * MIB, pattern(22, 4096));
     session.logout();
     daemon.run(&["volume", "snapshot", "vm", "vm-tue"]);
-    daemon.run(&["volume", "resize", "vm", "300M"]);
+    daemon.run(&["volume", "resize", "vm", "80M"]);
     let mut session = login(&daemon, "vm");
-    write(&mut session, 299 * MIB, pattern(23, 1 << 20));
-    write(&mut session, 100 * MIB, vec![0; 4096]);
+    write(&mut session, 79 * MIB, pattern(23, 1 << 20));
+    write(&mut session, 40 * MIB, vec![0; 4096]);
     session.logout();
     daemon.run(&["volume", "snapshot", "vm", "vm-wed"]);
-    daemon.run(&["volume", "resize", "vm", "64M"]);
-    daemon.run(&["volume", "resize", "vm", "200M"]);
+    daemon.run(&["volume", "resize", "vm", "16M"]);
+    daemon.run(&["volume", "resize", "vm", "48M"]);
     daemon.run(&["volume", "snapshot", "vm", "vm-thu"]);
 
     let mut before: Option<&str> = None;
@@ -314,6 +314,10 @@ fn an_import_that_was_killed_leaves_an_incomplete_volume_and_goes_on() {
         said.contains("incomplete") && said.contains("--resume"),
         "{said}"
     );
+    let said = daemon.refused(&["volume", "snapshot", "copy", "part"]);
+    assert!(said.contains("incomplete"), "{said}");
+    let said = daemon.refused(&["volume", "copy", "copy", "part"]);
+    assert!(said.contains("incomplete"), "{said}");
     let import = ["volume", "import-file", "copy", text(&path)];
     assert!(daemon.refused(&import).contains("--resume"));
     // Now the daemon is killed under one that goes on.

@@ -17,7 +17,7 @@ pub const DATA_UNIT: u64 = 4096;
 /// Most ranges in one answer.
 pub const MAX_CHANGES: u32 = 4096;
 /// Most bytes made zero by one request.
-pub const MAX_ZEROED: u64 = 64 << 30;
+pub const MAX_ZEROED: u64 = 16 << 30;
 
 /// `?id=...&from=...&offset=...`: which changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -89,7 +89,7 @@ pub struct DataRange {
     pub id: Uuid,
     /// In bytes, a multiple of 4096.
     pub offset: u64,
-    /// In bytes, a multiple of 4096: at most 1 MiB of content, 64 GiB of zeros.
+    /// In bytes, a multiple of 4096: at most 1 MiB of content, 16 GiB of zeros.
     pub length: u64,
     /// Of the import that writes; not to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ impl DataRange {
     /// Refuses what is no range of at most `most` bytes.
     pub fn check(&self, most: u64) -> Result<()> {
         let Self { offset, length, .. } = *self;
-        let aligned = offset % DATA_UNIT == 0 && length % DATA_UNIT == 0;
+        let aligned = offset.is_multiple_of(DATA_UNIT) && length.is_multiple_of(DATA_UNIT);
         if aligned && (1..=most).contains(&length) && offset.checked_add(length).is_some() {
             return Ok(());
         }

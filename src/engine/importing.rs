@@ -1,7 +1,7 @@
 //! When content may be imported into a volume, and what remembers that it was: a snapshot whose
 //! id tells what it is a copy of. A difference is taken only by a volume that is at its base.
 
-use atoll_mapper::format::ResourceKind;
+use atoll_mapper::format::{PoolKind, ResourceKind};
 use atoll_mapper::types::ResourceId;
 use atoll_mapper::{NewSnapshot, VolumeInfo};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ fn id_of(info: &VolumeInfo) -> Uuid {
 }
 
 /// Refuses what an unfinished import makes impossible.
-pub(super) fn unfinished(name: &ResourceName) -> Error {
+fn unfinished(name: &ResourceName) -> Error {
     Error::refused(format!(
         "volume {:?} is incomplete: an import into it has not ended",
         name.as_str()
@@ -193,6 +193,21 @@ impl Engine {
         })
     }
 
+    /// Not so what is in memory only.
+    async fn outlives_a_restart(&self, name: &ResourceName) -> Result<bool> {
+        let info = self.mapper.volume(name_below(name)?).await.map_err(below)?;
+        let pool = self.mapper.pool(info.pool).await.map_err(below)?;
+        Ok(!matches!(pool.row.kind, PoolKind::Memory | PoolKind::Null))
+    }
+
+    /// Refuses to make anything of a volume that is not whole.
+    pub(super) fn check_whole(&self, info: &VolumeInfo) -> Result<()> {
+        match self.imports.is_unfinished(id_of(info)) {
+            true => Err(unfinished(&name_of(info)?)),
+            false => Ok(()),
+        }
+    }
+
     pub(super) async fn checkpoint_import(
         &self,
         name: ResourceName,
@@ -205,7 +220,9 @@ impl Engine {
         let ours = import.session == request.session;
         let record = import.record.as_mut().filter(|_| ours);
         let record = record.ok_or_else(super::imports::taken_over)?;
-        record.done = record.done.max(request.done.get());
+        if self.outlives_a_restart(&name).await? {
+            record.done = record.done.max(request.done.get());
+        }
         self.imports.keep(request.id, *record).await?;
         Ok(state(*record, true, request.session))
     }

@@ -78,7 +78,7 @@ impl Engine {
     pub(super) async fn take_snapshots(&self, members: Vec<SnapshotOf>) -> Result<Vec<Volume>> {
         let mut new = Vec::new();
         for SnapshotOf { volume, name } in &members {
-            self.writable(volume).await?;
+            self.check_whole(&self.writable(volume).await?)?;
             new.push(NewSnapshot {
                 id: new_id(),
                 volume: name_below(volume)?,
@@ -185,11 +185,11 @@ impl Engine {
         request: CopyVolume,
     ) -> Result<Copying> {
         let CopyVolume { to, from } = request;
-        let total = self.info(&source).await?.row.size;
+        let copied = self.info(&source).await?;
+        self.check_whole(&copied)?;
+        let total = copied.row.size;
         let target = self.writable(&to).await?;
-        if self.imports.is_unfinished(Uuid::from_bytes(target.id.0)) {
-            return Err(super::importing::unfinished(&to));
-        }
+        self.check_whole(&target)?;
         let room = target.row.size;
         if room < total || from > total {
             let [source, room] = [total, room].map(ByteSize::bytes);

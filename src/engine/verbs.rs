@@ -185,9 +185,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::AlreadyExists, error));
         }
         let info = self.info(&name).await?;
-        if self.imports.is_unfinished(Uuid::from_bytes(info.id.0)) {
-            return Err(super::importing::unfinished(&name));
-        }
+        self.check_whole(&info)?;
         let kind = convert::kind(&info)?;
         let read_only = read_only || kind == VolumeKind::Snapshot;
         let target = target_of(&self.mapper, &name, read_only).await?;

@@ -184,7 +184,8 @@ fn check(head: &Head, done: &Encoder) -> Result<(), Damage> {
     }
     let end = head.offset.checked_add(head.length);
     let in_order = head.offset >= done.at && end.is_some_and(|end| end <= done.size);
-    let aligned = head.offset % UNIT == 0 && head.length % UNIT == 0 && head.length > 0;
+    let aligned =
+        head.offset.is_multiple_of(UNIT) && head.length.is_multiple_of(UNIT) && head.length > 0;
     let fits = match head.kind {
         Kind::Zeros => done.incremental && head.payload == 0 && head.payload_crc == 0,
         Kind::Data | Kind::End => head.payload <= MAX_PAYLOAD && head.payload as u64 == head.length,

@@ -104,8 +104,8 @@ impl Encoder {
         assert!(
             offset >= self.at
                 && length > 0
-                && offset % UNIT == 0
-                && length % UNIT == 0
+                && offset.is_multiple_of(UNIT)
+                && length.is_multiple_of(UNIT)
                 && end <= self.size,
             "a record of {offset}+{length} after {}",
             self.at

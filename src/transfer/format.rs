@@ -147,7 +147,7 @@ impl Header {
             _ => return Err(wrong("the header's base")),
         };
         let size = ByteSize::bytes(u64_at(body, 16));
-        let legal = size.get() % UNIT == 0 && size.get() > 0 && size <= MAX_VOLUME_SIZE;
+        let legal = size.get().is_multiple_of(UNIT) && size.get() > 0 && size <= MAX_VOLUME_SIZE;
         if !rest.is_empty() || !legal {
             return Err(wrong("the header"));
         }

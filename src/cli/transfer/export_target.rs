@@ -16,7 +16,7 @@ use super::file_error;
 /// Bytes read of a file at a time.
 const READ: usize = 1 << 20;
 /// Zeros that are written to stdout where an image has a hole.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Takes the content of a resource, in ascending order.
 pub trait Target {
