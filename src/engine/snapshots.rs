@@ -185,9 +185,9 @@ impl Engine {
         request: CopyVolume,
     ) -> Result<Copying> {
         let CopyVolume { to, from } = request;
-        let copied = self.info(&source).await?;
-        self.check_whole(&copied)?;
-        let total = copied.row.size;
+        let original = self.info(&source).await?;
+        self.check_whole(&original)?;
+        let total = original.row.size;
         let target = self.writable(&to).await?;
         self.check_whole(&target)?;
         let room = target.row.size;

@@ -214,7 +214,10 @@ impl Image {
         }
         let partial = Self::partial(whole);
         let file = new_file(&partial).map_err(|e| Error { hint: None, ..e })?;
-        file.set_len(size).map_err(|e| file_error(&partial, &e))?;
+        file.set_len(size).map_err(|e| {
+            let _ = std::fs::remove_file(&partial);
+            file_error(&partial, &e)
+        })?;
         Ok(Self {
             file,
             partial,
