@@ -71,12 +71,14 @@ impl Volume {
             ..self.head_ref().row()
         };
         // A head that is not in the store yet comes with what makes it one.
-        let mut batch = self.switching.rows.borrow().clone();
+        let mut batch = self.switching.under_way.borrow().clone();
+        batch.extend(self.switching.rows.borrow().clone());
         // It takes no more room than the row that it replaces.
         batch.set_frees(true);
         batch.put_row(Key::node(self.node()), &row);
         match self.meta.commit(batch, Durability::Synced).await {
             Ok(()) => {
+                self.switching.under_way.take();
                 self.head_ref().set_row(row);
             }
             Err(error) => {

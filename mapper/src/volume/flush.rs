@@ -142,6 +142,7 @@ impl Volume {
         // One turn: what is copied is exactly what is committed.
         let rows = self.switching.rows.take();
         let mut batch = rows.clone();
+        self.switching.under_way.replace(rows.clone());
         let also = self.switching.also.take();
         let copies: Vec<NodeCopy> = also
             .into_iter()
@@ -157,7 +158,10 @@ impl Volume {
         put_dead(self.pool.number, &dead_runs, &mut batch);
 
         objects.sort_unstable();
-        let synced = self.sync_store(&objects).await?;
+        let synced = self.sync_store(&objects).await;
+        // From here on they are the batch's, unless it does not come to that.
+        let under_way = self.switching.under_way.take();
+        let synced = synced.inspect_err(|_| self.rows_again(under_way))?;
         let mut records = self.flush.records.take();
         records.extend(synced);
         put_records(self.pool.number, &records, &mut batch);
@@ -167,8 +171,7 @@ impl Volume {
         {
             if was_refused(&error) {
                 // Refused without effect: everything stays to be committed by a later flush.
-                let later = self.switching.rows.replace(rows);
-                self.switching.rows.borrow_mut().extend(later);
+                self.rows_again(rows);
                 for (reference, more) in counts {
                     self.count(reference, more);
                 }
@@ -192,6 +195,12 @@ impl Volume {
                 .delete_later(&self.meta, dead_runs, UsedBy::Volume(self.users()));
         }
         Ok(())
+    }
+
+    /// Rows that no batch has taken go before those that came since.
+    fn rows_again(&self, rows: Batch) {
+        let later = self.switching.rows.replace(rows);
+        self.switching.rows.borrow_mut().extend(later);
     }
 
     /// A frozen node that still changes, or has changes that are not durable, is committed by the next flush too.

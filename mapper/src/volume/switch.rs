@@ -35,6 +35,8 @@ pub(super) struct Switching {
     pub(super) also: RefCell<Vec<Rc<Node>>>,
     /// Rows that go first in the next flush: without them what it commits would hang in the air.
     pub(super) rows: RefCell<Batch>,
+    /// Such rows that a flush has taken, until its data is synced: a fault that comes before is noted with them.
+    pub(super) under_way: RefCell<Batch>,
     /// Frozen in this hold.
     cut_off: RefCell<Option<Rc<Node>>>,
     draining: Cell<usize>,

@@ -1,6 +1,6 @@
 //! A volume as it is used from one core, whichever the history runs on.
 
-use atoll_mapper::{Result, Segments, VolumeHandle};
+use atoll_mapper::{Error, ErrorKind, Result, Segments, VolumeHandle};
 use atoll_reactor::{CoreHandle, SharedBuf};
 use std::future::Future;
 
@@ -19,7 +19,7 @@ impl Client {
     {
         let handle = self.handle.clone();
         let outcome = self.core.call(move || operation(handle)).await;
-        outcome.expect("the core runs and is not overloaded")
+        outcome.unwrap_or_else(|error| Err(Error::new(ErrorKind::Closed, error.to_string())))
     }
 
     pub async fn read(&self, offset: u64, len: u64) -> Result<Segments> {

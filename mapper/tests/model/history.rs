@@ -257,8 +257,17 @@ impl Life {
         self.count(|progress| progress.created += 1);
     }
 
+    /// What a verb answered, unless the life is over: then its cores stop one after the other.
+    pub async fn answered<T>(&self, outcome: T) -> T {
+        if self.shared.borrow().ended {
+            std::future::pending::<()>().await;
+        }
+        outcome
+    }
+
     /// An error of an operation on these resources is one that the injected faults explain.
     pub async fn expect_fault(&self, error: &Error, resources: &[&str]) {
+        self.answered(()).await;
         assert!(
             self.shared.borrow().faults,
             "an error where none was injected: {error}"

@@ -114,6 +114,7 @@ impl Life {
     async fn write_refused(&self, client: &Client, first: u64, count: u64) {
         let data = Buf::alloc((count * SECTOR) as usize).freeze();
         let outcome = client.write(first * SECTOR, data, false).await;
+        let outcome = self.answered(outcome).await;
         let error = outcome.expect_err("a snapshot never changes");
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
         self.count(|_| {});

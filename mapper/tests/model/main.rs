@@ -17,11 +17,11 @@ use history::Progress;
 use world::World;
 
 /// Operations in a plain test run, over all seeds.
-const STEPS: u64 = 50_000;
+const STEPS: u64 = 100_000;
 /// Operations of the long mode (`ATOLL_SOAK=1`): hours.
 const SOAK_STEPS: u64 = 20_000_000;
 /// Operations on the real stack, and of its long mode.
-const REAL_STEPS: u64 = 2_000;
+const REAL_STEPS: u64 = 3_000;
 const REAL_SOAK_STEPS: u64 = 500_000;
 /// Operations per seed.
 const STEPS_PER_SEED: u64 = 500;

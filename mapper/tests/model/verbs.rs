@@ -76,7 +76,8 @@ impl Life {
                 }))
             }
             _ => Some(self.task(|life| async move {
-                life.mapper.gc_run().await.expect("it begins");
+                let begun = life.mapper.gc_run().await;
+                life.answered(begun).await.expect("it begins");
                 life.count(|_| {});
             })),
         }
@@ -174,6 +175,7 @@ impl Life {
                 self.expect_fault(error, &volumes).await;
                 for snapshot in &begun {
                     let there = self.mapper.volume(name(&snapshot.name)).await;
+                    let there = self.answered(there).await;
                     let error = there.expect_err("it could not be created");
                     assert_eq!(error.kind(), ErrorKind::NotFound);
                 }
@@ -238,7 +240,7 @@ impl Life {
         }
         let outcome = self.mapper.rollback(name(volume), name(snapshot)).await;
         if protected == Some(true) {
-            self.is_protected(outcome.map(drop));
+            self.is_protected(outcome.map(drop)).await;
             return;
         }
         match outcome {
@@ -254,7 +256,8 @@ impl Life {
         self.count(|progress| progress.rollbacks += 1);
     }
 
-    fn is_protected(&self, outcome: Result<(), Error>) {
+    async fn is_protected(&self, outcome: Result<(), Error>) {
+        let outcome = self.answered(outcome).await;
         let error = outcome.expect_err("it is protected");
         assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
         self.count(|_| {});
@@ -266,6 +269,7 @@ impl Life {
             before != Some(true)
         });
         let info = self.mapper.protect(name(resource), on).await;
+        let info = self.answered(info).await;
         assert_eq!(info.expect("it is there").row.protected, on);
         self.with(resource, |model| model.protected = Some(on));
         self.count(|_| {});
@@ -273,15 +277,15 @@ impl Life {
 
     async fn delete(&self, resource: &str) {
         if self.with(resource, |model| model.protected) == Some(true) {
-            self.is_protected(self.mapper.delete_volume(name(resource)).await);
+            let outcome = self.mapper.delete_volume(name(resource)).await;
+            self.is_protected(outcome).await;
             // Few resources stay protected: they would fill the place.
             return self.protect(resource).await;
         }
         self.with(resource, |model| model.existence = Existence::InDoubt);
-        self.mapper
-            .delete_volume(name(resource))
-            .await
-            .expect("a resource is deleted");
+        let deleted = self.mapper.delete_volume(name(resource)).await;
+        let deleted = self.answered(deleted).await;
+        deleted.expect("a resource is deleted");
         self.shared.borrow_mut().resources.remove(resource);
         self.count(|progress| progress.deleted += 1);
     }
@@ -299,7 +303,8 @@ impl Life {
             Ok(_) => self.with(volume, |model| model.size_is(size)),
             Err(error) => {
                 self.expect_fault(&error, &[volume]).await;
-                let info = self.mapper.volume(name(volume)).await.expect("it is there");
+                let info = self.mapper.volume(name(volume)).await;
+                let info = self.answered(info).await.expect("it is there");
                 self.with(volume, |model| {
                     // Refused, or failed on its way: the size tells.
                     let before = model.size();
