@@ -1,14 +1,27 @@
 //! What the mapper promises in figures: sizes of maps, times of verbs, look-ups, clones, the garbage collector, scale.
 //! Each value is printed beside its limit. `bench/README.md` has the results.
 
+mod clones;
+mod collector;
+mod counted;
+mod cuts;
 mod disk;
+mod drive;
+mod lookups;
+mod pebibyte;
 mod report;
 mod rows;
+mod scale;
 mod sizes;
+mod stage;
+mod verbs;
 
+use atoll_mapper::Result;
 use clap::Args;
+use pebibyte::Pebibyte;
 use report::{Check, Part};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Measures what the mapper promises, and says whether it is kept.
 #[derive(Args)]
@@ -18,19 +31,30 @@ pub struct Arguments {
     only: String,
 }
 
-const PARTS: [(&str, fn() -> Vec<Check>); 1] = [("sizes", sizes::run)];
+type Measure = fn(&Pebibyte) -> Result<Vec<Check>>;
+
+const PARTS: [(&str, Measure); 7] = [
+    ("sizes", sizes::run),
+    ("lookups", lookups::run),
+    ("verbs", verbs::run),
+    ("clones", clones::run),
+    ("collector", collector::run),
+    ("scale", scale::run),
+    ("cuts", cuts::run),
+];
 
 pub fn run(arguments: &Arguments) -> ExitCode {
+    let pebibyte = Pebibyte::default();
     let wanted = PARTS
         .iter()
         .filter(|(name, _)| name.contains(&arguments.only));
     let mut parts = Vec::new();
     for (name, run) in wanted {
         eprintln!("{name} ...");
-        parts.push(Part {
-            name,
-            checks: run(),
-        });
+        let start = Instant::now();
+        let checks = run(&pebibyte).unwrap_or_else(|error| vec![Check::failed(&error)]);
+        eprintln!("{name}: {:.0} s", start.elapsed().as_secs_f64());
+        parts.push(Part { name, checks });
     }
     println!("{}", report::table(&parts));
     let missed = parts.iter().flat_map(|part| &part.checks);

@@ -40,6 +40,16 @@ impl Check {
         }
     }
 
+    /// The part came to no end.
+    pub fn failed(error: &atoll_mapper::Error) -> Check {
+        Check {
+            what: format!("failed: {error}"),
+            measured: String::new(),
+            limit: String::new(),
+            verdict: Verdict::Missed,
+        }
+    }
+
     /// Kept while the value is not above the limit; `text` is how both are written.
     pub fn at_most(
         what: impl Into<String>,

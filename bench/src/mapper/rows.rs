@@ -3,7 +3,7 @@
 
 use atoll_backends::{Generation, ObjectSize, PoolId};
 use atoll_mapper::format::{
-    ChildRow, CountRow, CounterKind, CounterRow, Entry, EntryKind, Key, LogicalBlock, MarkRow,
+    ChildRow, CountRow, CounterKind, CounterRow, Entry, Key, LogicalBlock, MarkRow,
     NameRow, NodeRow, NodeState, PoolKind, PoolRow, ResourceKind, ResourceRow, Row, RunState,
     Slots, Superblock, encode_delta, encode_whole, uniform,
 };
@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 
 pub const POOL: PoolNumber = PoolNumber::FIRST;
 pub const OBJECT_BYTES: u64 = ObjectSize::DEFAULT.bytes() as u64;
+/// Bytes that a memory pool of a measurement holds.
+pub const POOL_CAPACITY: u64 = 3 << 30;
 /// Bytes of the batches.
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches that are not answered yet.
@@ -106,7 +108,7 @@ impl StoreRows {
             kind: self.pool,
             object_size: ObjectSize::DEFAULT,
             name: pool_name(),
-            options: String::new(),
+            options: r#"{"created":0}"#.to_owned(),
         };
         let next = self.next_node;
         let reserved_below = generation(self.mark);
@@ -210,24 +212,28 @@ pub fn resource(number: u64) -> ResourceId {
     ResourceId(u128::from(number).to_be_bytes())
 }
 
-/// Writes the map of a node group by group. `page` gives the entries of each page.
+/// Writes the map of a node of so many objects, group by group. `entry` gives each entry, in order.
 pub async fn write_map(
     rows: &mut Rows<'_>,
     node: NodeId,
-    pages: u32,
-    mut page: impl FnMut(PageNo, &mut Slots),
+    objects: u64,
+    mut entry: impl FnMut(u64) -> Entry,
 ) {
-    let mut slots = [Entry::ABSENT; 512];
-    for group in 0..pages.div_ceil(512) {
-        let group = GroupNo::new(group).expect("22 bits");
+    const GROUP: u64 = 512 * 512;
+    for number in 0..objects.div_ceil(GROUP) {
+        let group = GroupNo::new(number as u32).expect("22 bits");
         let mut entries = [Entry::ABSENT; 512];
-        for (place, entry) in entries.iter_mut().enumerate() {
+        for (place, in_group) in entries.iter_mut().enumerate() {
             let page_no = group.page(place);
-            if page_no.get() >= pages {
+            let first = u64::from(page_no.get()) * 512;
+            if first >= objects {
                 break;
             }
-            page(page_no, &mut slots);
-            *entry = match uniform(&slots) {
+            let slots: Slots = std::array::from_fn(|slot| match first + slot as u64 {
+                index if index < objects => entry(index),
+                _ => Entry::ABSENT,
+            });
+            *in_group = match uniform(&slots) {
                 Some(entry) => entry,
                 None => {
                     let key = Key::page(node, page_no);
@@ -237,8 +243,8 @@ pub async fn write_map(
             };
         }
         if entries.iter().any(|entry| !entry.is_absent()) {
-            rows.put(Key::group(node, group), &encode_whole(&entries))
-                .await;
+            let key = Key::group(node, group);
+            rows.put(key, &encode_whole(&entries)).await;
         }
     }
 }
@@ -322,11 +328,6 @@ impl Flush {
         self.end_group();
         self.batch
     }
-}
-
-/// True if the entry names an object.
-pub fn names_object(entry: Entry) -> bool {
-    matches!(entry.kind(), EntryKind::Object(_) | EntryKind::Ref(_))
 }
 
 /// Random numbers (splitmix64), the same for each seed.

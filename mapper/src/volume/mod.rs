@@ -12,6 +12,7 @@ pub(crate) mod outpost;
 mod partials;
 mod peers;
 mod pieces;
+mod probe;
 mod resize;
 mod table;
 
