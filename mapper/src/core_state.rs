@@ -1,12 +1,14 @@
 //! What the mapper keeps on each core: the core's access to the pools, its opened volumes, its
 //! memory budget.
 
+use crate::background::Background;
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::Epochs;
 use crate::meta::MetaStore;
 use crate::pool::PoolContext;
 use crate::types::{PoolNumber, ResourceId};
-use crate::volume::Volume;
+use crate::volume::{Nodes, Volume};
 use crate::volume::outpost::Outposts;
 use atoll_reactor::local;
 use hashbrown::HashMap;
@@ -20,6 +22,8 @@ pub(crate) struct CoreState {
     pub(crate) budget: Rc<Budget>,
     pub(crate) io_timeout: Duration,
     pub(crate) pools: RefCell<HashMap<PoolNumber, Rc<PoolContext>>>,
+    pub(crate) nodes: Rc<Nodes>,
+    pub(crate) background: Rc<Background>,
     /// Those whose home is this core.
     pub(crate) volumes: RefCell<HashMap<ResourceId, Rc<Volume>>>,
     /// Those of other cores that are used here.
@@ -33,6 +37,18 @@ impl CoreState {
             .get(&number)
             .cloned()
             .ok_or_else(|| Error::new(ErrorKind::Offline, format!("pool {number} is not open")))
+    }
+
+    /// Waits until all operations that run now on this core have ended, of every volume.
+    pub(crate) async fn quiesce(&self) {
+        let mut running: Vec<Rc<Epochs>> = {
+            let volumes = self.volumes.borrow();
+            volumes.values().map(|volume| volume.epochs()).collect()
+        };
+        running.extend(self.outposts.epochs());
+        for epochs in running {
+            epochs.quiesce().await;
+        }
     }
 
     pub(crate) fn volume(&self, id: ResourceId) -> Result<Rc<Volume>> {

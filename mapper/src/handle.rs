@@ -106,6 +106,7 @@ impl VolumeHandle {
         count(&counters.writes, 1);
         count(&counters.written_bytes, data.len() as u64);
         let outcome = async {
+            self.shared.check_writable(self.id)?;
             let state = core_state()?;
             let lease = self.lease_of(&state)?;
             match self.here(&state).await? {
@@ -153,6 +154,7 @@ impl VolumeHandle {
 
     async fn zero(&self, offset: u64, len: u64, how: Zeroing, fua: bool) -> Result<()> {
         let outcome = async {
+            self.shared.check_writable(self.id)?;
             let lease = self.lease()?;
             self.at_home(
                 move |volume| async move { volume.zero(offset, len, how, fua, lease).await },
@@ -173,6 +175,7 @@ impl VolumeHandle {
     ) -> Result<Option<u64>> {
         self.count_write(write.len() as u64);
         let outcome = async {
+            self.shared.check_writable(self.id)?;
             let lease = self.lease()?;
             self.at_home(move |volume| async move {
                 volume
@@ -188,6 +191,7 @@ impl VolumeHandle {
     pub async fn or_write(&self, offset: u64, data: Segments, fua: bool) -> Result<()> {
         self.count_write(data.iter().map(|part| part.len() as u64).sum());
         let outcome = async {
+            self.shared.check_writable(self.id)?;
             let lease = self.lease()?;
             self.at_home(
                 move |volume| async move { volume.or_write(offset, data, fua, lease).await },

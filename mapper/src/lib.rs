@@ -2,6 +2,7 @@
 //! works on maps and never copies data. `FORMAT.md` draws every byte that it keeps.
 #![forbid(unsafe_code)]
 
+mod background;
 mod budget;
 mod cancel;
 mod catalogue;
@@ -15,6 +16,7 @@ mod local;
 mod mapper;
 pub mod meta;
 mod pool;
+mod refs;
 pub mod types;
 mod volume;
 

@@ -5,6 +5,7 @@ use crate::catalogue::ChunkSource;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gc::DeadQueue;
 use crate::local::WaitQueue;
+use crate::refs::Refs;
 use crate::types::PoolNumber;
 use atoll_backends::{Generation, ObjectSize, ObjectStore};
 use std::cell::Cell;
@@ -20,6 +21,7 @@ pub(crate) struct PoolContext {
     pub(crate) store: Rc<dyn ObjectStore>,
     pub(crate) generations: Generations,
     pub(crate) dead: DeadQueue,
+    pub(crate) refs: Refs,
 }
 
 /// Hands out fresh generations of one pool on one core.
@@ -71,7 +73,22 @@ impl Generations {
         }
     }
 
-    fn take(&self) -> Option<Generation> {
+    /// Has at least so many at hand when it returns, so that [`Generations::take`] finds one.
+    pub(crate) async fn prepare(&self, count: u64) -> Result<()> {
+        loop {
+            let left = self.end.get().get().saturating_sub(self.next.get().get());
+            if left >= count {
+                return Ok(());
+            }
+            // The rest of the chunk is left out: a chunk is used from its beginning to its end.
+            self.next.set(self.end.get());
+            let first = self.fresh().await?;
+            tracing::trace!(%first, "a chunk of generations is begun");
+        }
+    }
+
+    /// The next one, if there is one at hand: above all that this core has given out before.
+    pub(crate) fn take(&self) -> Option<Generation> {
         let next = self.next.get();
         if next >= self.end.get() {
             return None;

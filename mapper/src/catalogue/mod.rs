@@ -3,12 +3,14 @@
 //!
 //! **Invariant:** every change is one atomic batch of the metadata store (M7).
 
+mod collect;
 mod copies;
 mod exports;
 mod faults;
 mod pools;
 mod snapshots;
 mod start;
+mod tree;
 mod usage;
 mod volumes;
 
@@ -24,12 +26,14 @@ pub use volumes::{MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, NewVolume, VOLUME_SIZE_UNIT,
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{CounterKind, CounterRow, ExportRow, Key, PoolRow, Protocol, ResourceRow};
 use crate::handle::on_core;
-use crate::local::WaitQueue;
-use crate::meta::{Batch, MetaStore};
+use crate::local::{Gate, WaitQueue};
+use crate::meta::{Batch, Durability, MetaStore};
 use crate::types::{NodeId, PoolNumber, ResourceId, ResourceName};
 use crate::volume::VolumeShared;
 use atoll_backends::{Generation, Pool};
 use atoll_reactor::{CoreHandle, local};
+use collect::Collector;
+use tree::Tree;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -104,6 +108,11 @@ pub(crate) struct Catalogue {
     exports: RefCell<BTreeMap<(ResourceId, Protocol), ExportRow>>,
     /// Nodes that an earlier run left faulted.
     faulted: RefCell<BTreeSet<NodeId>>,
+    tree: RefCell<Tree>,
+    collector: Collector,
+    /// Closed by who opens a resource.
+    opening: Rc<Gate>,
+    io_timeout: Duration,
     next_node: Cell<u64>,
     next_pool: Cell<u64>,
     verb_runs: Cell<bool>,
@@ -150,20 +159,37 @@ impl Catalogue {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no resource {id}")))
     }
 
-    /// A new node's number; used when the batch is committed, else left out.
-    fn new_node(&self, batch: &mut Batch) -> Result<NodeId> {
+    /// A new node's number: no later start gives it out again, whatever becomes of it.
+    async fn new_node(&self) -> Result<NodeId> {
         let number = self.next_node.get();
         let next = number + 1;
         self.next_node.set(next);
+        let mut batch = Batch::new();
         batch.put_row(Key::counter(CounterKind::Node), &CounterRow { next });
+        // No batch that names it is durable without this one before it.
+        self.meta.commit(batch, Durability::Unsynced).await?;
         NodeId::new(number)
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the counter of nodes is 0"))
     }
 
-    /// The core on which a resource is at home.
-    fn home(&self, id: ResourceId) -> CoreHandle {
+    /// The core on which a new volume is at home, by its place among the cores.
+    fn home_of_new(&self, id: ResourceId) -> u16 {
         let number = u128::from_be_bytes(id.0) % self.cores.len() as u128;
-        self.cores[usize::try_from(number).expect("below the number of cores")].clone()
+        u16::try_from(number).expect("below the number of cores")
+    }
+
+    /// The core on which a node's tree is at home.
+    fn home(&self, node: NodeId) -> Result<CoreHandle> {
+        let home = self.tree.borrow().get(node)?.home;
+        Ok(self.cores[usize::from(home)].clone())
+    }
+
+    fn object_bytes(&self, pool: PoolNumber) -> Result<u64> {
+        let pools = self.pools.borrow();
+        let entry = pools
+            .get(&pool)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no pool {pool}")))?;
+        Ok(u64::from(entry.row.object_size.bytes()))
     }
 }
 

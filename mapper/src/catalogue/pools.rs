@@ -3,10 +3,11 @@
 use super::{Catalogue, ChunkSource, PoolEntry};
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{CounterKind, CounterRow, Key, KeyRange, MarkRow, PoolKind, PoolRow, Table};
+use crate::format::{CountRow, CounterKind, CounterRow, Key, KeyRange, MarkRow, PoolKind, PoolRow, Table};
 use crate::gc::DeadQueue;
 use crate::handle::on_core;
 use crate::meta::{Batch, Cursor, Durability, get_row};
+use crate::refs::Refs;
 use crate::pool::{GENERATION_CHUNK, Generations, PoolContext};
 use crate::types::{PoolNumber, ResourceName};
 use atoll_backends::{Capacity, Generation, ObjectSize, Pool, PoolId};
@@ -121,6 +122,7 @@ impl Catalogue {
                         pool: number,
                     }),
                     dead: DeadQueue::default(),
+                    refs: Refs::new(number),
                 };
                 core_state()?
                     .pools
@@ -152,15 +154,23 @@ impl Catalogue {
             }
         })
         .await?;
-        let mut ranges = vec![KeyRange::partials_of(pool), KeyRange::dead_of(pool)];
+        let mut ranges = vec![
+            KeyRange::partials_of(pool),
+            KeyRange::dead_of(pool),
+            KeyRange::objects_of(pool),
+            KeyRange::counts_of(pool),
+            KeyRange::contents_of(pool),
+        ];
+        let mut batch = Batch::new();
         for node in nodes {
+            batch.put_row(Key::usage(node), &CountRow { count: 0 });
             ranges.push(KeyRange::groups_of(node));
             ranges.push(KeyRange::pages_of(node, crate::types::PageNo::ZERO));
         }
         for range in ranges {
             self.delete_range(range).await?;
         }
-        Ok(())
+        self.meta.commit(batch, Durability::Unsynced).await
     }
 
     async fn delete_range(&self, range: KeyRange) -> Result<()> {

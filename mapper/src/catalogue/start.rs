@@ -1,20 +1,25 @@
 //! Starting and stopping: what is read and written before the first verb and after the last I/O.
 
 use super::pools::PoolFactory;
+use super::tree::TreeEntry;
 use super::{Catalogue, MapperConfig, PoolEntry, ResourceEntry, unix_seconds};
+use crate::background::Background;
 use crate::budget::Budget;
 use crate::core_state::CoreState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    CounterKind, CounterRow, ExportRow, Key, KeyRange, NodeRow, NodeState, ParsedKey, PoolRow,
-    ResourceRow, Row, RunState, Superblock, Table, open_row,
+    CountRow, CounterKind, CounterRow, ExportRow, Key, KeyRange, NodeRow, ParsedKey,
+    PoolRow, ResourceRow, Row, RunState, Slots, Superblock, Table, decode_page, decode_whole,
+    open_row, unseal,
 };
-use crate::gc::{reap_node, resume_deletions};
+use crate::gc::resume_deletions;
 use crate::handle::on_core;
 use crate::meta::{Batch, Cursor, Durability, MetaStore, get_row};
-use crate::types::{InstanceId, NodeId, PoolNumber};
+use crate::types::{ENTRIES_PER_PAGE, InstanceId, NodeId, PageNo, PoolNumber, ResourceId};
+use crate::volume::Nodes;
 use crate::volume::outpost::Outposts;
 use atoll_reactor::{CoreHandle, set_local, spawn_detached, take_local};
+use hashbrown::{HashMap, HashSet};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,12 +42,18 @@ pub(crate) async fn start(
     config: MapperConfig,
 ) -> Result<()> {
     let runs = begin_run(&*meta, instance).await?;
+    let cores_count = u32::try_from(cores.len()).expect("a few");
     for core in &cores {
         let meta = meta.clone();
         on_core(core, move || async move {
+            let budget = Rc::new(Budget::new(config.page_memory));
+            let pools = Box::new(|number| crate::core_state::core_state()?.pool(number));
+            let share = config.gc.max_iops.div_ceil(cores_count);
             set_local(Rc::new(CoreState {
+                nodes: Nodes::new(meta.clone(), budget.clone(), pools),
+                background: Rc::new(Background::new(share, config.gc.fill)),
                 meta,
-                budget: Rc::new(Budget::new(config.page_memory)),
+                budget,
                 io_timeout: config.io_timeout,
                 pools: RefCell::default(),
                 volumes: RefCell::default(),
@@ -66,6 +77,10 @@ pub(crate) async fn start(
         unclean: runs.unclean,
         pools: RefCell::default(),
         resources: RefCell::default(),
+        tree: RefCell::default(),
+        collector: Default::default(),
+        opening: Default::default(),
+        io_timeout: config.io_timeout,
         names: RefCell::default(),
         exports: RefCell::default(),
         faulted: RefCell::default(),
@@ -171,59 +186,87 @@ impl Catalogue {
         })
     }
 
-    /// Nodes that were being deleted or trimmed when the last run ended.
+    /// Reads the tree, and takes up what was being done when the last run ended.
     async fn resume_nodes(self: &Rc<Self>) -> Result<()> {
-        let mut dying: Vec<(NodeId, NodeRow)> = Vec::new();
-        let mut trims: Vec<NodeId> = Vec::new();
+        let mut rows: Vec<(NodeId, NodeRow)> = Vec::new();
         self.each_row(Table::Node, |key, row: NodeRow| {
             if let ParsedKey::Node(node) = key {
-                if row.faulted {
-                    self.faulted.borrow_mut().insert(node);
-                }
-                match row.state {
-                    NodeState::Dying => dying.push((node, row)),
-                    _ if row.trim.is_some() => trims.push(node),
-                    _ => {}
-                }
+                rows.push((node, row));
             }
         })
         .await?;
-        for (node, row) in dying {
-            self.reap(node, row.pool);
-        }
-        if !trims.is_empty() {
-            let ids: Vec<_> = {
-                let resources = self.resources.borrow();
-                let of = |node: &NodeId| {
-                    resources
-                        .iter()
-                        .find(|(_, e)| e.row.node == *node)
-                        .map(|(id, _)| *id)
-                };
-                trims.iter().filter_map(of).collect()
-            };
-            for id in ids {
-                // Opening takes the trim up.
-                self.open_resource(id).await?;
+        let named: HashMap<NodeId, ResourceId> = {
+            let resources = self.resources.borrow();
+            resources.iter().map(|(id, e)| (e.row.node, *id)).collect()
+        };
+        self.count_old_nodes(&rows).await?;
+        let mut trims = Vec::new();
+        // A parent's number is lower than its children's.
+        for (node, row) in rows {
+            if row.faulted {
+                self.faulted.borrow_mut().insert(node);
             }
+            let resource = named.get(&node).copied();
+            let home = {
+                let tree = self.tree.borrow();
+                match row.parent {
+                    Some(parent) => tree.get(parent)?.home,
+                    None => self.home_of_root(node, resource),
+                }
+            };
+            let entry = TreeEntry {
+                pool: row.pool,
+                state: row.state,
+                parent: row.parent,
+                children: Default::default(),
+                resource,
+                home,
+            };
+            self.tree.borrow_mut().insert(node, entry);
+            if let Some(id) = resource.filter(|_| row.trim.is_some()) {
+                trims.push(id);
+            }
+        }
+        for id in trims {
+            // Opening takes the trim up.
+            self.open_resource(id).await?;
+        }
+        let pools: Vec<PoolNumber> = self.pools.borrow().keys().copied().collect();
+        for pool in pools {
+            self.collector.unswept.borrow_mut().insert(pool);
+            if self.unclean == self.start {
+                self.collector.leaks_wanted.borrow_mut().insert(pool);
+            }
+            self.collect(pool);
         }
         Ok(())
     }
 
-    /// Deletes a dying node in the background, on the core that its pool's number says.
-    pub(super) fn reap(self: &Rc<Self>, node: NodeId, pool: crate::types::PoolNumber) {
-        let home = &self.cores[pool.get() as usize % self.cores.len()];
-        let started = home.spawn(move || async move {
-            if let Ok(state) = crate::core_state::core_state()
-                && let Ok(pool) = state.pool(pool)
-            {
-                reap_node(state.meta.clone(), pool, node).await;
-            }
-        });
-        if let Err(error) = started {
-            // The node stays dying; the next start takes it up.
-            tracing::warn!(%node, %error, "the deletion waits for the next start");
+    /// Where a tree is at home: a plain volume as it was when it was made.
+    fn home_of_root(&self, root: NodeId, resource: Option<ResourceId>) -> u16 {
+        let cores = self.cores.len() as u64;
+        match resource {
+            Some(id) => self.home_of_new(id),
+            None => u16::try_from(root.get() % cores).expect("below the number of cores"),
         }
+    }
+
+    /// Nodes that were made before their objects were counted get their count.
+    async fn count_old_nodes(&self, nodes: &[(NodeId, NodeRow)]) -> Result<()> {
+        let mut counted: HashSet<NodeId> = HashSet::new();
+        self.each_row(Table::Usage, |key, _: CountRow| {
+            if let ParsedKey::Usage(node) = key {
+                counted.insert(node);
+            }
+        })
+        .await?;
+        for (node, _) in nodes.iter().filter(|(node, _)| !counted.contains(node)) {
+            let count = mapped_objects(&*self.meta, *node).await?;
+            let mut batch = Batch::new();
+            batch.put_row(Key::usage(*node), &CountRow { count });
+            self.meta.commit(batch, Durability::Unsynced).await?;
+        }
+        Ok(())
     }
 
     /// Calls `each` with every row of a table.
@@ -256,6 +299,18 @@ impl Catalogue {
         let _verb = self.verb().await?;
         self.stopping.set(true);
         let mut clean = true;
+        let pools: Vec<PoolNumber> = self.pools.borrow().keys().copied().collect();
+        let mut trees = Vec::new();
+        for pool in pools {
+            // A step of the collector that has begun ends first.
+            match self.lock_tree(pool).await {
+                Ok(tree) => trees.push(tree),
+                Err(error) => {
+                    tracing::error!(%pool, %error, "its collector could not be stopped");
+                    clean = false;
+                }
+            }
+        }
         let open: Vec<_> = {
             let resources = self.resources.borrow();
             let opened = |(id, e): (&_, &ResourceEntry)| {
@@ -271,8 +326,8 @@ impl Catalogue {
             let ended = on_core(&home, move || async move {
                 let state = crate::core_state::core_state()?;
                 let volume = state.volume(id)?;
-                if volume.is_untouched() {
-                    // An earlier run left it faulted: nothing of it is to be written.
+                if volume.is_untouched() || volume.is_read_only() {
+                    // An earlier run left it faulted, or it is a snapshot: nothing of it is to be written.
                     volume.dismiss_peers();
                     state.volumes.borrow_mut().remove(&id);
                     return Ok(());
@@ -320,6 +375,32 @@ impl Catalogue {
                 ErrorKind::Io,
                 "not every volume could be closed cleanly; the next start treats this one as a crash",
             )),
+        }
+    }
+}
+
+/// Entries of a node's committed map that name an object.
+async fn mapped_objects(meta: &dyn MetaStore, node: NodeId) -> Result<i64> {
+    let named = |slots: &Slots| slots.iter().filter(|entry| entry.names_object()).count();
+    let mut count = 0;
+    let mut groups = Cursor::new(KeyRange::groups_of(node));
+    loop {
+        let pairs = groups.next(meta, SCAN_ROWS).await?;
+        if pairs.is_empty() {
+            break;
+        }
+        for (key, value) in pairs {
+            count += named(&*decode_whole(unseal(&key, &value)?)?) * ENTRIES_PER_PAGE;
+        }
+    }
+    let mut pages = Cursor::new(KeyRange::pages_of(node, PageNo::ZERO));
+    loop {
+        let pairs = pages.next(meta, SCAN_ROWS).await?;
+        if pairs.is_empty() {
+            return Ok(i64::try_from(count).expect("fewer than 2^40"));
+        }
+        for (key, value) in pairs {
+            count += named(&*decode_page(unseal(&key, &value)?)?);
         }
     }
 }

@@ -53,13 +53,4 @@ impl Catalogue {
     pub(crate) async fn pool_usage(self: &Rc<Self>, _pool: &ResourceName) -> Result<PoolUsage> {
         Err(Error::new(ErrorKind::Unsupported, "not yet"))
     }
-
-    pub(crate) async fn gc_status(self: &Rc<Self>) -> Result<GcStatus> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
-    }
-
-    /// Begins at once with all that there is to do, the leak scan too. It is done when the status says that nothing runs.
-    pub(crate) async fn gc_run(self: &Rc<Self>) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
-    }
 }

@@ -1,17 +1,18 @@
 //! Volumes: creating, listing, opening, resizing, renaming, deleting.
 
+use super::snapshots::check_unprotected;
+use super::tree::TreeEntry;
 use super::{Catalogue, ResourceEntry, unix_seconds};
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    EntryKind, Key, KeyRange, LogicalBlock, NameRow, NodeRow, NodeState, ParsedKey, ResourceKind,
-    ResourceRow, decode_page, decode_whole, unseal,
+    Key, LogicalBlock, NameRow, NodeRow, NodeState, ResourceKind, ResourceRow,
 };
 use crate::handle::{VolumeHandle, on_core};
-use crate::meta::{Batch, Cursor, Durability, MetaStore, require_row};
-use crate::types::{ENTRIES_PER_PAGE, NodeId, PageNo, ResourceId, ResourceName};
-use crate::volume::{OpenVolume, Volume, VolumeShared};
-use std::cell::RefCell;
+use crate::meta::{Batch, Durability};
+use crate::types::{NodeId, ResourceId, ResourceName};
+use crate::volume::{OpenVolume, Volume, VolumeShared, new_node_rows};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,8 +20,6 @@ use std::sync::Arc;
 pub const MIN_VOLUME_SIZE: u64 = 1 << 20;
 pub const MAX_VOLUME_SIZE: u64 = 1 << 50;
 pub const VOLUME_SIZE_UNIT: u64 = 4096;
-/// Rows read at a time.
-const SCAN_ROWS: usize = 256;
 
 /// What a new volume is made of.
 #[derive(Clone, Debug)]
@@ -53,18 +52,13 @@ impl Catalogue {
         let _verb = self.verb().await?;
         check_size(new.size)?;
         self.check_free(&new.name)?;
-        if self.resources.borrow().contains_key(&new.id) {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("there is a resource {} already", new.id),
-            ));
-        }
+        self.check_id_free(new.id)?;
         let pool = self
             .pool_named(&new.pool)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no pool \"{}\"", new.pool)))?;
-        let cut = core_state()?.pool(pool)?.generations.fresh().await?;
-        let mut batch = Batch::new();
-        let node = self.new_node(&mut batch)?;
+        let home = self.home_of_new(new.id);
+        let cut = self.fresh_generation(home, pool).await?;
+        let node = self.new_node().await?;
         let row = ResourceRow {
             kind: ResourceKind::Volume,
             read_only: false,
@@ -88,24 +82,38 @@ impl Catalogue {
             trim: None,
             depth: 0,
         };
+        let mut batch = new_node_rows(node, &node_row);
         batch.put_row(Key::resource(new.id), &row);
         batch.put_row(Key::name(&row.name), &NameRow { id: new.id });
-        batch.put_row(Key::node(node), &node_row);
         self.meta.commit(batch, Durability::Synced).await?;
-        self.names.borrow_mut().insert(row.name.clone(), new.id);
-        let entry = ResourceEntry {
-            row,
-            open: RefCell::default(),
+        let entry = TreeEntry {
+            pool,
+            state: NodeState::Head,
+            parent: None,
+            children: Default::default(),
+            resource: None,
+            home,
         };
-        self.resources.borrow_mut().insert(new.id, entry);
+        self.tree.borrow_mut().insert(node, entry);
+        self.add_resource(new.id, row);
         self.info(new.id)
     }
 
-    fn check_free(&self, name: &ResourceName) -> Result<()> {
+    pub(super) fn check_id_free(&self, id: ResourceId) -> Result<()> {
+        if self.resources.borrow().contains_key(&id) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("there is a resource {id} already"),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_free(&self, name: &ResourceName) -> Result<()> {
         if self.names.borrow().contains_key(name) {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
-                format!("there is a volume \"{name}\" already"),
+                format!("there is a {} \"{name}\" already", self.noun(name)),
             ));
         }
         Ok(())
@@ -130,9 +138,32 @@ impl Catalogue {
             row: entry.row.clone(),
             pool: pool.row.name.clone(),
             object_size: pool.row.object_size.bytes(),
-            origin: None,
+            origin: self.origin(&resources, entry.row.node),
             faulted: now || self.faulted.borrow().contains(&entry.row.node),
             shared,
+        })
+    }
+
+    /// The nearest snapshot above a node.
+    fn origin(
+        &self,
+        resources: &BTreeMap<ResourceId, ResourceEntry>,
+        node: NodeId,
+    ) -> Option<ResourceName> {
+        let tree = self.tree.borrow();
+        let mut above = tree.ancestors(node);
+        let named = above.find_map(|node| tree.get(node).ok()?.resource)?;
+        resources.get(&named).map(|entry| entry.row.name.clone())
+    }
+
+    /// What admins call the resource of this name.
+    fn noun(&self, name: &ResourceName) -> &'static str {
+        let row = self.id_of(name).and_then(|id| self.row(id));
+        row.map_or("volume", |row| match row.kind {
+            ResourceKind::Volume => "volume",
+            ResourceKind::Snapshot => "snapshot",
+            ResourceKind::Image => "image",
+            ResourceKind::File => "file",
         })
     }
 
@@ -145,35 +176,47 @@ impl Catalogue {
         ids.into_iter().map(|id| self.info(id)).collect()
     }
 
-    /// Bytes of objects that the volume's committed map names.
+    /// Bytes of objects that the resource's committed map, and those that it inherits from, name.
     pub(crate) async fn mapped_bytes(&self, id: ResourceId) -> Result<u64> {
         let row = self.row(id)?;
         let object = u64::from(self.info(id)?.object_size);
-        Ok(mapped_objects(&*self.meta, row.node).await? * object)
+        let chain: Vec<NodeId> = {
+            let tree = self.tree.borrow();
+            std::iter::once(row.node)
+                .chain(tree.ancestors(row.node))
+                .collect()
+        };
+        let mut objects = 0;
+        for node in chain {
+            objects += self.node_objects(node).await?;
+        }
+        Ok((objects * object).min(row.size.next_multiple_of(object)))
     }
 
     /// Opens a volume on its home core, if it is not open yet.
     pub(crate) async fn open_resource(self: &Rc<Self>, id: ResourceId) -> Result<VolumeHandle> {
+        // The collector opens volumes too.
+        let _one = self.opening.close().await;
         let info = self.info(id)?;
         if let Some((home, shared)) = self.opened(id) {
             return Ok(VolumeHandle::new(id, home, shared));
         }
-        let home = self.home(id);
-        let shared = VolumeShared::new(info.row.size, self.cores.len());
+        let home = self.home(info.row.node)?;
+        let shared = VolumeShared::new(info.row.size, info.row.read_only, self.cores.len());
         let (row, given, unclean) = (info.row, shared.clone(), self.unclean);
         on_core(&home, move || async move {
             let state = core_state()?;
             let pool = state.pool(row.pool)?;
-            let node_row: NodeRow = require_row(&*state.meta, &Key::node(row.node)).await?;
             let open = OpenVolume {
                 id,
-                resume_generation: node_row.run >= unclean,
+                unclean,
                 row,
-                node_row,
                 shared: given,
                 io_timeout: state.io_timeout,
+                background: state.background.clone(),
             };
-            let volume = Volume::open(open, pool, state.meta.clone(), state.budget.clone());
+            let (meta, budget) = (state.meta.clone(), state.budget.clone());
+            let volume = Volume::open(open, pool, meta, state.nodes.clone(), budget).await?;
             volume.start_trim();
             state.volumes.borrow_mut().insert(id, volume);
             Ok(())
@@ -185,7 +228,7 @@ impl Catalogue {
         Ok(VolumeHandle::new(id, home, shared))
     }
 
-    fn opened(&self, id: ResourceId) -> Option<(atoll_reactor::CoreHandle, Arc<VolumeShared>)> {
+    pub(super) fn opened(&self, id: ResourceId) -> Option<(atoll_reactor::CoreHandle, Arc<VolumeShared>)> {
         self.resources.borrow().get(&id)?.open.borrow().clone()
     }
 
@@ -202,6 +245,13 @@ impl Catalogue {
         let _verb = self.verb().await?;
         check_size(size)?;
         let id = self.id_of(name)?;
+        if self.row(id)?.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("\"{name}\" is a snapshot, whose size never changes; clone it, and resize the clone"),
+            ));
+        }
+        let _tree = self.lock_tree(self.row(id)?.pool).await?;
         let handle = self.open_resource(id).await?;
         let row = ResourceRow {
             size,
@@ -230,6 +280,7 @@ impl Catalogue {
         }
         self.check_free(&to)?;
         self.check_not_exported(id, name)?;
+        self.settle(id).await?;
         let row = ResourceRow {
             name: to.clone(),
             ..self.row(id)?
@@ -255,9 +306,12 @@ impl Catalogue {
         let id = self.id_of(name)?;
         self.check_not_exported(id, name)?;
         let row = self.row(id)?;
+        check_unprotected(&row)?;
+        let _tree = self.lock_tree(row.pool).await?;
+        let mut batch = Batch::new();
         if let Some((home, _)) = self.opened(id) {
             let run = self.start;
-            on_core(&home, move || async move {
+            batch = on_core(&home, move || async move {
                 let state = core_state()?;
                 let volume = state.volume(id)?;
                 // A volume that cannot be flushed is deleted all the same: what its last
@@ -270,35 +324,33 @@ impl Catalogue {
                 }
                 volume.dismiss_peers();
                 state.volumes.borrow_mut().remove(&id);
-                Ok(())
+                Ok(volume.take_rows())
             })
             .await?;
             if let Some(entry) = self.resources.borrow().get(&id) {
                 entry.open.replace(None);
             }
         }
-        let node_row: NodeRow = require_row(&*self.meta, &Key::node(row.node)).await?;
-        let dying = NodeRow {
-            state: NodeState::Dying,
-            faulted: false,
-            current: None,
-            trim: None,
-            ..node_row
-        };
-        let mut batch = Batch::new();
+        if !batch.is_empty() {
+            // Of a cut that no flush could make durable; what follows is laid over it.
+            batch.set_frees(true);
+            self.meta.commit(batch, Durability::Unsynced).await?;
+        }
+        let (mut batch, dying) = self.dropping(row.node).await?;
         batch.set_frees(true);
         batch.delete(Key::resource(id));
         batch.delete(Key::name(name));
-        batch.put_row(Key::node(row.node), &dying);
         self.meta.commit(batch, Durability::Synced).await?;
         self.names.borrow_mut().remove(name);
         self.resources.borrow_mut().remove(&id);
-        self.reap(row.node, row.pool);
+        self.tree.borrow_mut().name(row.node, None);
+        self.dropped(dying);
+        self.collect(row.pool);
         Ok(())
     }
 }
 
-fn check_size(size: u64) -> Result<()> {
+pub(super) fn check_size(size: u64) -> Result<()> {
     if !(MIN_VOLUME_SIZE..=MAX_VOLUME_SIZE).contains(&size) {
         return Err(Error::new(
             ErrorKind::Invalid,
@@ -315,41 +367,4 @@ fn check_size(size: u64) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Entries of a node's committed map that name an object.
-async fn mapped_objects(meta: &dyn MetaStore, node: NodeId) -> Result<u64> {
-    let names_object = |kind: EntryKind| matches!(kind, EntryKind::Object(_) | EntryKind::Ref(_));
-    let mut count = 0;
-    let mut groups = Cursor::new(KeyRange::groups_of(node));
-    loop {
-        let pairs = groups.next(meta, SCAN_ROWS).await?;
-        if pairs.is_empty() {
-            break;
-        }
-        for (key, value) in pairs {
-            let slots = decode_whole(unseal(&key, &value)?)?;
-            let uniform = slots
-                .iter()
-                .filter(|entry| names_object(entry.kind()))
-                .count();
-            count += (uniform * ENTRIES_PER_PAGE) as u64;
-        }
-    }
-    let mut pages = Cursor::new(KeyRange::pages_of(node, PageNo::ZERO));
-    loop {
-        let pairs = pages.next(meta, SCAN_ROWS).await?;
-        if pairs.is_empty() {
-            return Ok(count);
-        }
-        for (key, value) in pairs {
-            if let Some(ParsedKey::Page(..)) = Key::parse(&key) {
-                let slots = decode_page(unseal(&key, &value)?)?;
-                count += slots
-                    .iter()
-                    .filter(|entry| names_object(entry.kind()))
-                    .count() as u64;
-            }
-        }
-    }
 }

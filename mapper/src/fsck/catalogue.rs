@@ -1,10 +1,9 @@
 //! The catalogue in memory: every table but maps, objects and counts. Loading it finds rows that
 //! cannot be read; `relations` checks what the others say together.
 
+use super::keys::{self, Counter, Key, Protocol, Uuid, table};
 use super::report::{FindingKind, Log};
-use super::rows::{
-    self, Counter, FORMAT_VERSION, Key, Node, Pool, Protocol, Resource, RunState, Uuid, table,
-};
+use super::rows::{self, FORMAT_VERSION, Node, Pool, Resource, RunState};
 use super::scan::{Rows, key_of, open};
 use crate::error::Result;
 use crate::meta::{MetaReader, Pair};
@@ -49,7 +48,7 @@ impl Catalogue {
             let mut rows = Rows::tables(first, last);
             while let Some((key, _)) = rows.next(meta, log).await? {
                 log.row(key.first().copied().unwrap_or(0));
-                log.find(FindingKind::UnknownTable, rows::describe(&key), || {
+                log.find(FindingKind::UnknownTable, keys::describe(&key), || {
                     "the format has no such table: the row is of a later version or no row of Atoll's".into()
                 });
             }

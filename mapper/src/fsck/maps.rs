@@ -3,19 +3,19 @@
 //! names of another window.
 
 use super::catalogue::Catalogue;
+use super::keys::{Key, table};
 use super::names::{Name, Role, Run, Window};
-use super::refs::RefWindow;
+use super::partials::Ranges;
+use super::refs::{RefWindow, Uses};
 use super::relations::missing_pool;
 use super::report::{FindingKind, Log};
-use super::rows::{self, Key, State, table};
-use super::scan::{Rows, get, key_of, open};
+use super::rows::{self, State};
+use super::scan::{Rows, key_of, open};
 use super::slots::{Entry, Kind, SLOTS, SlotRun, slots};
+use super::usage::Counts;
 use super::{Step, Ticker};
 use crate::error::Result;
 use crate::meta::MetaReader;
-
-/// Explicit belows that may follow one another.
-const MAX_CHAIN: u32 = 256;
 
 /// Where a walk puts the names that it finds.
 pub(super) struct Sink {
@@ -29,8 +29,10 @@ pub(super) struct Walk<'a, 't> {
     pub(super) log: &'a mut Log,
     pub(super) ticker: &'a mut Ticker<'t>,
     pub(super) sink: Sink,
-    /// Partial objects of dying nodes, as runs.
-    pub(super) dying: Vec<(u128, u128)>,
+    /// What nodes hold; of the first walk.
+    pub(super) counts: Counts,
+    /// Partial objects that are being dropped, of dying nodes and beyond a trim.
+    pub(super) dropped: Ranges,
 }
 
 /// What a map's entries are checked against.
@@ -54,7 +56,7 @@ type Place = (u64, u32);
 impl Walk<'_, '_> {
     pub(super) async fn run(&mut self) -> Result<()> {
         self.maps().await?;
-        self.dying.sort_unstable();
+        self.dropped.sort();
         self.partials().await?;
         self.counted().await?;
         self.dead().await
@@ -252,10 +254,15 @@ impl Walk<'_, '_> {
         }
         if !self.log.repeats {
             self.log.report.totals.entries += count;
+            *self.counts.entry(map.node).or_insert(0) += count;
         }
         if entry.kind == Kind::Ref {
             if let Some(refs) = &mut self.sink.refs {
-                refs.add(map.pool, entry.payload, count, entry.partial);
+                let uses = match entry.partial {
+                    true => Uses::partial(count),
+                    false => Uses::complete(count),
+                };
+                refs.add(map.pool, entry.payload, uses);
             }
             return;
         }
@@ -276,9 +283,8 @@ impl Walk<'_, '_> {
         };
         let own = map.head && !entry.frozen && entry.payload >= map.cut;
         let (by, partial) = (map.node, entry.partial);
-        if role == Role::Dying && partial {
-            self.dying
-                .push((name.raw(), name.raw() + u128::from(count)));
+        if role != Role::Entry && partial {
+            self.dropped.push(name, count);
         }
         self.add(Run {
             start: name.raw(),
@@ -296,7 +302,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn add_single(&mut self, name: Name, by: u64, role: Role) {
+    pub(super) fn add_single(&mut self, name: Name, by: u64, role: Role) {
         self.add(Run {
             start: name.raw(),
             count: 1,
@@ -307,99 +313,12 @@ impl Walk<'_, '_> {
         });
     }
 
-    fn check_mark(&mut self, mark: u64, generation: u64, place: &Key) {
+    pub(super) fn check_mark(&mut self, mark: u64, generation: u64, place: &Key) {
         if generation >= mark {
             self.log.find(FindingKind::AboveMark, place, || {
                 format!("generation {generation:013x} is not below the mark {mark:013x}: the name could be used twice")
             });
         }
-    }
-
-    async fn partials(&mut self) -> Result<()> {
-        let mut rows = Rows::tables(table::PARTIAL, table::PARTIAL);
-        while let Some((key, value)) = rows.next(self.meta, self.log).await? {
-            self.log.row(table::PARTIAL);
-            self.ticker.tick(Step::Partials);
-            let Some(Key::Partial(name)) = key_of(self.log, &key) else {
-                continue;
-            };
-            let Some(record) = open(self.log, &key, &value, |body| {
-                rows::partial(name.pool(), body)
-            }) else {
-                self.log.names_lost = true;
-                continue;
-            };
-            self.partial(name, record);
-            if let Some(below) = record.below {
-                let role = if self.is_dying(name) {
-                    Role::DyingBelow
-                } else {
-                    Role::Below
-                };
-                self.add_single(below, 0, role);
-                if !self.log.repeats {
-                    self.chain(name, below).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn partial(&mut self, name: Name, record: rows::Partial) {
-        let place = Key::Partial(name);
-        missing_pool(self.catalogue, name.pool(), place.clone(), self.log);
-        let mark = self.catalogue.mark(name.pool());
-        for named in [Some(name), record.below].into_iter().flatten() {
-            self.check_mark(mark, named.generation(), &place);
-        }
-        let Some(object) = self.catalogue.object_size(name.pool()) else {
-            return;
-        };
-        let needed = object / 4096 / 8;
-        if record.len as u64 != needed {
-            self.log.find(FindingKind::BitmapLength, place, || {
-                format!(
-                    "its bitmap has {} bytes and not {needed}: it is unknown what is valid",
-                    record.len
-                )
-            });
-        } else if record.full {
-            self.log.find(FindingKind::BitmapFull, place, || {
-                "all its blocks are valid: the record should be gone".into()
-            });
-        }
-    }
-
-    fn is_dying(&self, name: Name) -> bool {
-        let after = self
-            .dying
-            .partition_point(|(start, _)| *start <= name.raw());
-        self.dying[..after]
-            .last()
-            .is_some_and(|(_, end)| name.raw() < *end)
-    }
-
-    /// Follows the explicit belows from one record on.
-    async fn chain(&mut self, name: Name, below: Name) -> Result<()> {
-        let mut at = below;
-        for _ in 0..MAX_CHAIN {
-            let key = Key::object_row(table::PARTIAL, at);
-            let next = get(self.meta, &key, |body| rows::partial(at.pool(), body)).await?;
-            match next {
-                Ok(Some(rows::Partial {
-                    below: Some(next), ..
-                })) => at = next,
-                // Its end, or a record that its own check reports.
-                _ => return Ok(()),
-            }
-        }
-        self.log
-            .find(FindingKind::BelowChain, Key::Partial(name), || {
-                format!(
-                    "more than {MAX_CHAIN} objects lie below one another: a read would never end"
-                )
-            });
-        Ok(())
     }
 
     async fn counted(&mut self) -> Result<()> {

@@ -7,13 +7,15 @@
 //! has few of as long as it is not fragmented; the comparison with the pool's list takes one bit per
 //! object, 32 MiB for 1 PiB of 4 MiB objects. When runs and bits outgrow [`MEMORY_LIMIT`], the
 //! check keeps a window of the names, and walks and lists again for the next one. Refs are
-//! counted in windows too. Partial objects of dying nodes are kept as runs beside the window.
+//! counted in windows too. Partial objects that are being dropped are kept as runs beside the window.
 
 mod bytes;
 mod catalogue;
+mod keys;
 mod maps;
 mod names;
 mod objects;
+mod partials;
 mod refs;
 mod relations;
 mod report;
@@ -22,6 +24,7 @@ mod scan;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use report::{Finding, FindingKind, MAX_FINDINGS_PER_KIND, Report, Severity, Totals};
 
@@ -31,13 +34,15 @@ use crate::types::PoolNumber;
 use atoll_backends::ObjectStore;
 use catalogue::Catalogue;
 use hashbrown::HashMap;
+use keys::Key;
 use maps::{Sink, Walk};
 use names::Window;
-use objects::{Carried, ObjectCheck, Tally};
+use objects::{Carried, Current, ObjectCheck, Tally};
+use partials::Ranges;
 use refs::{RefCheck, RefKey, RefWindow};
 use report::Log;
-use rows::{Key, State};
 use std::rc::Rc;
+use usage::{Counts, UsageCheck};
 
 /// Bytes for runs and bits of objects in one pass, and as many again for refs.
 pub const MEMORY_LIMIT: u64 = 512 << 20;
@@ -193,7 +198,7 @@ impl<'t> Check<'_, 't> {
             objects: Some(Window::new(0, self.limit)),
             refs: Some(RefWindow::new((0, 0), self.limit)),
         };
-        let mut sink = self.walk(first).await?;
+        let mut sink = self.first_walk(first).await?;
         let refs = sink.refs.take();
         while let Some(window) = sink.objects.take() {
             if let Some(from) = self.objects(window, &mut carried).await? {
@@ -208,7 +213,7 @@ impl<'t> Check<'_, 't> {
         }
         sink.refs = refs;
         while let Some(window) = sink.refs.take() {
-            if let Some(from) = self.refs(window, &carried).await? {
+            if let Some(from) = self.refs(window).await? {
                 let refs = Some(RefWindow::new(from, self.limit));
                 sink = self
                     .walk_again(Sink {
@@ -218,12 +223,25 @@ impl<'t> Check<'_, 't> {
                     .await?;
             }
         }
-        self.ref_check(&carried).other_tables().await?;
+        self.ref_check().other_tables().await?;
         self.summary(&carried);
         Ok(())
     }
 
-    async fn walk(&mut self, sink: Sink) -> Result<Sink> {
+    async fn first_walk(&mut self, sink: Sink) -> Result<Sink> {
+        let (sink, counts) = self.walk(sink).await?;
+        let mut check = UsageCheck {
+            meta: self.meta,
+            catalogue: &self.catalogue,
+            log: &mut self.log,
+            ticker: &mut self.ticker,
+            counts: &counts,
+        };
+        check.run().await?;
+        Ok(sink)
+    }
+
+    async fn walk(&mut self, sink: Sink) -> Result<(Sink, Counts)> {
         let (meta, catalogue) = (self.meta, &self.catalogue);
         let (log, ticker) = (&mut self.log, &mut self.ticker);
         let mut walk = Walk {
@@ -232,28 +250,22 @@ impl<'t> Check<'_, 't> {
             log,
             ticker,
             sink,
-            dying: Vec::new(),
+            counts: Counts::new(),
+            dropped: Ranges::default(),
         };
         walk.run().await?;
-        Ok(walk.sink)
+        Ok((walk.sink, walk.counts))
     }
 
     async fn walk_again(&mut self, sink: Sink) -> Result<Sink> {
         self.log.repeats = true;
         let walked = self.walk(sink).await;
         self.log.repeats = false;
-        walked
+        Ok(walked?.0)
     }
 
     async fn objects(&mut self, window: Window, carried: &mut Carried) -> Result<Option<u128>> {
-        let heads = self
-            .catalogue
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.state == State::Head);
-        let currents = heads
-            .map(|(number, node)| ((node.pool, node.current), *number))
-            .collect();
+        let currents = Current::of_heads(&self.catalogue);
         let mut check = ObjectCheck {
             meta: self.meta,
             pools: self.pools,
@@ -267,19 +279,18 @@ impl<'t> Check<'_, 't> {
         check.window(window).await
     }
 
-    async fn refs(&mut self, window: RefWindow, carried: &Carried) -> Result<Option<RefKey>> {
+    async fn refs(&mut self, window: RefWindow) -> Result<Option<RefKey>> {
         let next = window.next();
-        self.ref_check(carried).window(window).await?;
+        self.ref_check().window(window).await?;
         Ok(next)
     }
 
-    fn ref_check<'c>(&'c mut self, carried: &'c Carried) -> RefCheck<'c, 't> {
+    fn ref_check(&mut self) -> RefCheck<'_, 't> {
         RefCheck {
             meta: self.meta,
             catalogue: &self.catalogue,
             log: &mut self.log,
             ticker: &mut self.ticker,
-            belows: &carried.belows,
         }
     }
 
@@ -287,7 +298,7 @@ impl<'t> Check<'_, 't> {
         let log = &mut self.log;
         if log.names_lost {
             log.find(FindingKind::NotChecked, "maps", || {
-                "rows that name objects cannot be read: which objects and partial records are left over, and how often refs are named, was not checked".into()
+                "rows that name objects cannot be read: which objects and partial records are left over, how often refs are named and what nodes hold was not checked".into()
             });
         }
         for (

@@ -73,7 +73,8 @@ pub(super) enum Role {
     Counted,
     /// By what lies below a partial object.
     Below,
-    /// By what lies below a partial object of a dying node.
+    /// By what lies below a partial object that is being dropped. The walk gives such runs beside
+    /// those of the same objects as [`Role::Below`].
     DyingBelow,
     /// By a row of table 70.
     Dead,
@@ -82,7 +83,7 @@ pub(super) enum Role {
 impl Role {
     /// Nothing else with such a role may name the object.
     pub(super) fn is_exclusive(self) -> bool {
-        !self.is_below() && self != Role::Dead
+        self != Role::Dead
     }
 
     pub(super) fn is_below(self) -> bool {
@@ -131,6 +132,16 @@ impl Run {
         self.start <= name && name < self.end()
     }
 
+    /// It is made of entries of this node's map.
+    pub(super) fn is_in_map_of(&self, node: u64) -> bool {
+        self.role.is_entry() && self.by == node
+    }
+
+    /// By what the runs of a window are sorted.
+    pub(super) fn order(&self) -> (u128, Role, u64, u64) {
+        (self.start, self.role, self.by, self.count)
+    }
+
     fn is_continued_by(&self, next: &Run) -> bool {
         self.end() == next.start
             && (self.by, self.role, self.partial, self.own)
@@ -139,7 +150,7 @@ impl Run {
     }
 
     /// The part of it from `from` to `to`, if any.
-    fn clip(mut self, from: u128, to: u128) -> Option<Run> {
+    pub(super) fn clip(mut self, from: u128, to: u128) -> Option<Run> {
         let (start, end) = (self.start.max(from), self.end().min(to));
         if start >= end {
             return None;
@@ -226,8 +237,7 @@ impl Window {
     }
 
     fn sort(&mut self) {
-        self.runs
-            .sort_unstable_by_key(|run| (run.start, run.role, run.by, run.count));
+        self.runs.sort_unstable_by_key(Run::order);
         self.runs.dedup_by(|next, last| {
             let joined = last.is_continued_by(next);
             if joined {

@@ -1,10 +1,10 @@
 //! The runs of a window against each other, against table 50 and against what the pools list.
 
 use super::catalogue::Catalogue;
+use super::keys::{Key, table};
 use super::names::{Name, Role, Run, Window};
-use super::refs::RefKey;
 use super::report::{FindingKind, Log};
-use super::rows::{Key, table};
+use super::rows::{Node, State};
 use super::scan::Rows;
 use super::{Step, Ticker};
 use crate::error::Result;
@@ -28,12 +28,39 @@ pub(super) struct Tally {
     pub(super) first: Option<ObjectId>,
 }
 
+/// A head that creates objects in a generation.
+#[derive(Clone, Copy)]
+pub(super) struct Current {
+    node: u64,
+    /// The next start goes on with it.
+    goes_on: bool,
+}
+
+impl Current {
+    /// By pool and generation.
+    pub(super) fn of_heads(catalogue: &Catalogue) -> HashMap<(u32, u64), Current> {
+        let clean = catalogue.run.filter(|run| run.clean);
+        let heads = catalogue
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.state == State::Head && node.current != 0);
+        let current = |(number, node): (&u64, &Node)| {
+            let goes_on = clean.is_some_and(|run| node.run >= run.unclean);
+            let current = Current {
+                node: *number,
+                goes_on,
+            };
+            ((node.pool, node.current), current)
+        };
+        heads.map(current).collect()
+    }
+}
+
 /// What is carried from window to window.
 #[derive(Default)]
 pub(super) struct Carried {
     pub(super) leaked: BTreeMap<u32, Tally>,
     pub(super) pending: BTreeMap<u32, Tally>,
-    pub(super) belows: HashMap<RefKey, u64>,
     /// The head that used the last own generation: (pool, generation, node).
     last_own: Option<(u32, u64, u64)>,
 }
@@ -45,10 +72,9 @@ pub(super) struct ObjectCheck<'a, 't> {
     pub(super) log: &'a mut Log,
     pub(super) ticker: &'a mut Ticker<'t>,
     pub(super) carried: &'a mut Carried,
-    /// Heads by pool and current generation.
     pub(super) catalogue: &'a Catalogue,
     /// Heads by pool and current generation.
-    pub(super) currents: &'a HashMap<(u32, u64), u64>,
+    pub(super) currents: &'a HashMap<(u32, u64), Current>,
 }
 
 /// Names from `start` to `end`; in order and apart from each other in a list of them.
@@ -106,6 +132,39 @@ impl Intervals {
     }
 }
 
+/// What lies below is [`Role::DyingBelow`] where a run says so, else [`Role::Below`]: one run for each
+/// record that names it.
+fn resolved(runs: Vec<Run>) -> Vec<Run> {
+    let dying = Intervals::of(runs.iter().filter(|run| run.role == Role::DyingBelow)).list;
+    if dying.is_empty() {
+        return runs;
+    }
+    let mut resolved = Vec::new();
+    for run in runs {
+        match run.role {
+            Role::DyingBelow => {}
+            Role::Below => {
+                let first = dying.partition_point(|interval| interval.end <= run.start);
+                let mut at = run.start;
+                for interval in dying[first..]
+                    .iter()
+                    .take_while(|interval| interval.start < run.end())
+                {
+                    resolved.extend(run.clip(at, interval.start));
+                    let part = run.clip(interval.start, interval.end);
+                    let role = Role::DyingBelow;
+                    resolved.extend(part.map(|part| Run { role, ..part }));
+                    at = interval.end;
+                }
+                resolved.extend(run.clip(at, Name::END));
+            }
+            _ => resolved.push(run),
+        }
+    }
+    resolved.sort_unstable_by_key(Run::order);
+    resolved
+}
+
 /// One bit per object.
 struct Bits(Vec<u64>);
 
@@ -127,10 +186,9 @@ impl ObjectCheck<'_, '_> {
     /// Where the next pass begins, if one is needed.
     pub(super) async fn window(&mut self, window: Window) -> Result<Option<u128>> {
         let (from, to) = (window.from(), window.to());
-        let runs = window.into_sorted();
+        let runs = resolved(window.into_sorted());
         self.overlaps(&runs);
         self.generations(&runs);
-        self.belows(&runs);
         self.records(&runs, from, to).await?;
         self.listing(&runs, from, to).await?;
         Ok((to < Name::END).then_some(to))
@@ -139,7 +197,7 @@ impl ObjectCheck<'_, '_> {
     /// Objects that are named more often than they may be.
     fn overlaps(&mut self, runs: &[Run]) {
         // The run of each sort that reaches farthest so far.
-        let (mut named, mut live, mut below, mut dead) = (None, None, None, None);
+        let (mut named, mut live, mut dead) = (None, None, None);
         for run in runs {
             let clash = |other: Option<Run>| other.filter(|other| run.start < other.end());
             if run.role.is_exclusive()
@@ -149,12 +207,11 @@ impl ObjectCheck<'_, '_> {
                     FindingKind::ObjectShared,
                     run,
                     &other,
-                    "what is written through one is seen through the other",
+                    "what is done to it through one is seen through the other",
                 );
             }
             if run.role == Role::Dead {
-                let named = [live, below].into_iter().find_map(clash);
-                if let Some(other) = named {
+                if let Some(other) = clash(live) {
                     self.clash(
                         FindingKind::DeadNamed,
                         run,
@@ -181,11 +238,11 @@ impl ObjectCheck<'_, '_> {
                 );
             }
             let sorts = match run.role {
-                Role::Below => [Some(&mut below), None],
                 Role::Dead => [Some(&mut dead), None],
-                Role::DyingBelow => [None, None],
-                Role::Dying => [Some(&mut named), None],
-                Role::Entry | Role::Trimmed | Role::Counted => [Some(&mut named), Some(&mut live)],
+                Role::Dying | Role::DyingBelow => [Some(&mut named), None],
+                Role::Entry | Role::Trimmed | Role::Counted | Role::Below => {
+                    [Some(&mut named), Some(&mut live)]
+                }
             };
             for farthest in sorts.into_iter().flatten() {
                 if farthest.is_none_or(|other| other.end() < run.end()) {
@@ -205,45 +262,31 @@ impl ObjectCheck<'_, '_> {
         });
     }
 
-    /// Generations in which two heads create objects.
+    /// Generations in which a head creates objects, and that others have objects of.
     fn generations(&mut self, runs: &[Run]) {
-        for run in runs.iter().filter(|run| run.own) {
+        for run in runs {
             let (pool, generation) = (run.first().pool(), run.first().generation());
-            let last = self
-                .carried
-                .last_own
-                .filter(|last| (last.0, last.1) == (pool, generation));
-            let current = self.currents.get(&(pool, generation)).copied();
-            let other = last
-                .map(|last| last.2)
-                .or(current)
-                .filter(|other| *other != run.by);
-            if let Some(other) = other {
-                self.log.find(FindingKind::GenerationShared, run.first(), || {
-                    format!("nodes {other} and {} are heads and both create objects in this generation", run.by)
-                });
-            }
-            self.carried.last_own = Some((pool, generation, run.by));
-        }
-    }
-
-    /// Counts the records that name the object of a ref.
-    fn belows(&mut self, runs: &[Run]) {
-        let counted: Vec<&Run> = runs
-            .iter()
-            .filter(|run| run.role == Role::Counted)
-            .collect();
-        for below in runs.iter().filter(|run| run.role.is_below()) {
-            let first = counted.partition_point(|run| run.start < below.start);
-            for run in counted[first..]
-                .iter()
-                .take_while(|run| run.start < below.end())
-            {
-                *self
+            let current = self.currents.get(&(pool, generation));
+            let current = current.filter(|current| !run.is_in_map_of(current.node));
+            if run.own {
+                let last = self
                     .carried
-                    .belows
-                    .entry((run.first().pool(), run.by))
-                    .or_insert(0) += 1;
+                    .last_own
+                    .filter(|last| (last.0, last.1) == (pool, generation));
+                let other = last
+                    .map(|last| last.2)
+                    .or(current.map(|current| current.node))
+                    .filter(|other| *other != run.by);
+                if let Some(other) = other {
+                    self.log.find(FindingKind::GenerationShared, run.first(), || {
+                        format!("nodes {other} and {} are heads and both create objects in this generation", run.by)
+                    });
+                }
+                self.carried.last_own = Some((pool, generation, run.by));
+            } else if let Some(Current { node, .. }) = current.filter(|current| current.goes_on) {
+                self.log.find(FindingKind::GenerationShared, run.first(), || {
+                    format!("{run} has it, and node {node} goes on creating objects in this generation: the name could be used twice")
+                });
             }
         }
     }

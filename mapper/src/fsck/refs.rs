@@ -1,14 +1,14 @@
 //! Tables 60 to 62 against the entries and records that name refs: counts are counted again.
 
 use super::catalogue::Catalogue;
+use super::keys::{Counter, Key, table};
 use super::relations::{counter, missing_pool};
 use super::report::{FindingKind, Log};
-use super::rows::{self, Counted, Counter, Key, table};
+use super::rows::{self, Counted};
 use super::scan::{Rows, get, key_of, open};
 use super::{Step, Ticker};
 use crate::error::Result;
 use crate::meta::MetaReader;
-use hashbrown::HashMap;
 use std::collections::BTreeMap;
 
 /// Pool and ref.
@@ -18,15 +18,33 @@ pub(super) type RefKey = (u32, u64);
 const REF_COST: u64 = 96;
 const END: RefKey = (u32::MAX, u64::MAX);
 
+/// How often entries and records name a ref.
 #[derive(Clone, Copy, Default, Debug)]
-struct Uses {
-    entries: u64,
+pub(super) struct Uses {
+    all: u64,
+    /// By entries that say that its object is partial.
     partial: u64,
     /// Table 60 has it.
     known: bool,
 }
 
-/// How often entries name the refs of a window, which shrinks when they become too many; the
+impl Uses {
+    pub(super) fn complete(count: u64) -> Uses {
+        Uses {
+            all: count,
+            ..Uses::default()
+        }
+    }
+
+    pub(super) fn partial(count: u64) -> Uses {
+        Uses {
+            partial: count,
+            ..Uses::complete(count)
+        }
+    }
+}
+
+/// The uses of the refs of a window, which shrinks when they become too many; the
 /// others are left to another pass.
 #[derive(Debug)]
 pub(super) struct RefWindow {
@@ -47,14 +65,14 @@ impl RefWindow {
         }
     }
 
-    pub(super) fn add(&mut self, pool: u32, id: u64, count: u64, partial: bool) {
+    pub(super) fn add(&mut self, pool: u32, id: u64, more: Uses) {
         let key = (pool, id);
         if key < self.from || key >= self.to {
             return;
         }
         let uses = self.uses.entry(key).or_default();
-        uses.entries = uses.entries.saturating_add(count);
-        uses.partial = uses.partial.saturating_add(if partial { count } else { 0 });
+        uses.all = uses.all.saturating_add(more.all);
+        uses.partial = uses.partial.saturating_add(more.partial);
         if self.uses.len() as u64 * REF_COST > self.limit && self.uses.len() > 1 {
             self.narrow();
         }
@@ -79,8 +97,6 @@ pub(super) struct RefCheck<'a, 't> {
     pub(super) catalogue: &'a Catalogue,
     pub(super) log: &'a mut Log,
     pub(super) ticker: &'a mut Ticker<'t>,
-    /// How often partial records name the object of a ref.
-    pub(super) belows: &'a HashMap<RefKey, u64>,
 }
 
 impl RefCheck<'_, '_> {
@@ -118,8 +134,8 @@ impl RefCheck<'_, '_> {
                 },
                 || {
                     format!(
-                        "{} entries name it, and it does not exist: their data cannot be found",
-                        uses.entries
+                        "{} entries and records name it, and it does not exist: their data cannot be found",
+                        uses.all
                     )
                 },
             );
@@ -128,25 +144,38 @@ impl RefCheck<'_, '_> {
     }
 
     async fn count(&mut self, pool: u32, id: u64, uses: Uses) -> Result<()> {
-        if self.log.names_lost {
-            return Ok(());
-        }
-        let below = self.belows.get(&(pool, id)).copied().unwrap_or(0);
-        let total = uses.entries.saturating_add(below);
         let place = Key::Count { pool, id };
-        match get(self.meta, &Key::ref_row(table::COUNT, pool, id), rows::count).await? {
-            Err(()) => {}
-            Ok(Some(count)) if i128::from(count) == i128::from(total) => {
-                if total == 0 {
-                    self.log.find(FindingKind::RefUnused, place, || {
-                        "nothing names the ref: its object should be dead".into()
-                    });
-                }
-            }
-            Ok(count) => self.log.find(FindingKind::CountWrong, place, || {
-                let count = count.map_or("missing".into(), |count| count.to_string());
-                format!("it is {count}, and {total} entries and records name the ref: its object would be deleted too early or never")
+        let Ok(count) = get(
+            self.meta,
+            &Key::ref_row(table::COUNT, pool, id),
+            rows::count,
+        )
+        .await?
+        else {
+            return Ok(());
+        };
+        let said = count.map_or("missing".into(), |count: i64| count.to_string());
+        let text = |meaning| {
+            format!(
+                "it is {said}, and {} entries and records name the ref: {meaning}",
+                uses.all
+            )
+        };
+        match i128::from(count.unwrap_or(-1)) - i128::from(uses.all) {
+            ..0 => self.log.find(FindingKind::CountWrong, place, || {
+                text("its object would be deleted too early")
             }),
+            // Others may name it that cannot be read.
+            1.. if !self.log.names_lost => self.log.find(FindingKind::CountHigh, place, || {
+                text("its object is never deleted, which costs space only")
+            }),
+            0 if uses.all == 0 => {
+                self.log.report.totals.dead_refs += 1;
+                self.log.find(FindingKind::RefUnused, place, || {
+                    "nothing names the ref any more: the collector will delete its object".into()
+                });
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -184,9 +213,9 @@ impl RefCheck<'_, '_> {
             self.log.find(FindingKind::PartialMissing, place, || {
                 format!("entries say that ref {id} of pool {pool} is partial: it is unknown what is valid")
             });
-        } else if there && uses.partial < uses.entries {
+        } else if there && uses.partial < uses.all {
             self.log.find(FindingKind::PartialFlag, place, || {
-                format!("entries say that ref {id} of pool {pool} is complete: blocks that are not valid would be read")
+                format!("entries or records say that ref {id} of pool {pool} is complete: blocks that are not valid would be read")
             });
         }
         Ok(())

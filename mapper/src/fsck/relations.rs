@@ -2,8 +2,9 @@
 //! counters and marks.
 
 use super::catalogue::Catalogue;
+use super::keys::{Counter, Key, Uuid};
 use super::report::{FindingKind, Log};
-use super::rows::{Counter, Key, Node, Resource, ResourceKind, State, Uuid};
+use super::rows::{Node, Resource, ResourceKind, State};
 use hashbrown::HashMap;
 
 /// Bytes.
@@ -153,8 +154,9 @@ fn size(id: Uuid, resource: &Resource, log: &mut Log) {
 fn fits_node(id: Uuid, resource: &Resource, node: &Node, log: &mut Log) {
     let good = match resource.kind {
         ResourceKind::Volume => node.state == State::Head,
-        ResourceKind::Snapshot => node.state == State::Frozen,
-        ResourceKind::Image | ResourceKind::File => node.state != State::Dying,
+        ResourceKind::Snapshot | ResourceKind::Image | ResourceKind::File => {
+            node.state == State::Frozen
+        }
     };
     let number = resource.node;
     if !good {
@@ -245,6 +247,14 @@ fn parent(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
         }
         return;
     }
+    if node.state == State::Dying {
+        log.find(FindingKind::NodeState, &place, || {
+            format!(
+                "it is dying and has the parent {}: the parent would never be deleted",
+                node.parent
+            )
+        });
+    }
     let child = Key::Child {
         parent: node.parent,
         child: number,
@@ -273,17 +283,17 @@ fn parent(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
             )
         });
     }
-    if u32::from(node.depth) != u32::from(above.depth) + 1 {
+    if node.depth <= above.depth {
         depth(catalogue, number, node, log);
     }
 }
 
-/// The depth is not one more than the parent's, which happens in every cycle at least once.
+/// The depth is not above the parent's, which happens in every cycle at least once.
 fn depth(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
     let Some(cycle) = cycle_from(catalogue, number) else {
         log.find(FindingKind::Depth, Key::Node(number), || {
             format!(
-                "its depth is {}, which is not that of its parent {} and one",
+                "its depth is {}, which is not more than that of its parent {}",
                 node.depth, node.parent
             )
         });
@@ -336,9 +346,12 @@ fn limits(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
                 node.inherit_end
             )
         });
-    } else if size.is_some_and(|size| node.inherit_end > size) {
+    } else if node.inherit_end > size.unwrap_or(MAX_VOLUME) {
         log.find(FindingKind::InheritEnd, Key::Node(number), || {
-            format!("it inherits up to byte {}, beyond its resource's end: growing would bring old data back", node.inherit_end)
+            format!(
+                "it inherits up to byte {}, beyond its end: growing would bring old data back",
+                node.inherit_end
+            )
         });
     } else if !node.inherit_end.is_multiple_of(SIZE_UNIT) {
         log.find(FindingKind::InheritEnd, Key::Node(number), || {

@@ -87,6 +87,10 @@ kinds! {
     ChildTable = "child_table" Error,
     InheritEnd = "inherit_end" Error,
     Trim = "trim" Error,
+    /// Table 32 differs from the entries of the node.
+    UsageWrong = "usage_wrong" Error,
+    /// A node was made before table 32 was.
+    UsageMissing = "usage_missing" Info,
     /// A page has no row and its group says that it has, or the other way round.
     PageTable = "page_table" Error,
     /// An entry of a kind that is not allowed where it is.
@@ -107,17 +111,19 @@ kinds! {
     BitmapFull = "bitmap_full" Warning,
     /// A chain of records that does not end.
     BelowChain = "below_chain" Error,
-    /// An entry names a ref that table 60 does not have.
+    /// An entry or a record names a ref that table 60 does not have.
     RefMissing = "ref_missing" Error,
-    /// Table 61 differs from the number of entries and records that name the ref.
+    /// Table 61 has less than the entries and records that name the ref, or no such ref.
     CountWrong = "count_wrong" Error,
-    /// A ref that nothing names.
-    RefUnused = "ref_unused" Warning,
+    /// Table 61 has more, as an unfinished copy leaves it in a crash: the object is never deleted.
+    CountHigh = "count_high" Info,
+    /// A ref of count 0: the collector will delete it.
+    RefUnused = "ref_unused" Info,
     /// Tables 60 and 62 differ.
     ContentTable = "content_table" Error,
-    /// An object is named by more than one entry.
+    /// An object is named by more than one entry, row of table 60 or record above it.
     ObjectShared = "object_shared" Error,
-    /// A generation is used by two heads.
+    /// A head creates objects in a generation that others have objects of.
     GenerationShared = "generation_shared" Error,
     /// An object that is to be deleted is still named.
     DeadNamed = "dead_named" Error,
@@ -131,6 +137,8 @@ kinds! {
     Leaked = "leaked" Info,
     /// Objects that are going to be deleted.
     Pending = "pending" Info,
+    /// Nodes of deleted resources that the collector has not ended with.
+    Collecting = "collecting" Info,
     /// Something could not be checked.
     NotChecked = "not_checked" Info,
 }
@@ -164,6 +172,14 @@ pub struct Totals {
     pub entries: u64,
     /// Objects in dead ranges.
     pub dead: u64,
+    /// Refs of count 0.
+    pub dead_refs: u64,
+    /// Entries of dying nodes that name an object or a ref, and bytes that these have at most.
+    pub dying_objects: u64,
+    pub dying_bytes: u64,
+    /// The same of frozen nodes that no resource names: what no child shows of them is given back.
+    pub unnamed_objects: u64,
+    pub unnamed_bytes: u64,
     /// Objects that the pools listed.
     pub listed: u64,
     pub leaked: u64,

@@ -1,8 +1,8 @@
 //! Going through a range of the store in parts, with the seal of every row checked.
 
 use super::bytes::{Damage, Decoded, unseal};
+use super::keys::{Key, describe};
 use super::report::{FindingKind, Log};
-use super::rows::{Key, describe};
 use crate::error::{ErrorKind, Result};
 use crate::meta::{MetaReader, Pair};
 
@@ -79,11 +79,11 @@ impl Rows {
 }
 
 /// Reads a row with the body decoder of its table; what is wrong is logged.
-pub(super) fn open<T>(
+pub(super) fn open<'a, T>(
     log: &mut Log,
     key: &[u8],
-    value: &[u8],
-    decode: impl FnOnce(&[u8]) -> Decoded<T>,
+    value: &'a [u8],
+    decode: impl FnOnce(&'a [u8]) -> Decoded<T>,
 ) -> Option<T> {
     match unseal(key, value).and_then(decode) {
         Ok(row) => Some(row),

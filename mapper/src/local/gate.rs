@@ -33,6 +33,12 @@ impl Gate {
         GatePass { gate: self.clone() }
     }
 
+    /// Closes it without waiting for those inside; none if it is closed already.
+    pub(crate) fn shut(self: &Rc<Gate>) -> Option<GateClosed> {
+        let open = !self.closed.replace(true);
+        open.then(|| GateClosed { gate: self.clone() })
+    }
+
     pub(crate) async fn close(self: &Rc<Gate>) -> GateClosed {
         self.waiting
             .until(|| (!self.closed.replace(true)).then_some(()))

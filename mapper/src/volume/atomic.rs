@@ -6,12 +6,14 @@
 //! each other; whoever else holds a lock waits for none.
 
 use super::io::{BlockLock, Stored};
+use super::layers::sources;
 use super::lease::Lease;
 use super::pieces::{Piece, pieces};
 use super::{Segments, Volume};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::EntryKind;
 use crate::local::join_all;
-use atoll_backends::{BLOCK_SIZE, BlockRange, Capacity, ObjectIndex};
+use atoll_backends::{BlockRange, Capacity, ObjectIndex};
 use atoll_reactor::{Buf, LocalFuture, SharedBuf};
 use std::rc::Rc;
 
@@ -135,14 +137,14 @@ impl Volume {
                     Some(last) if last.mapped == mapped => last.len += len,
                     _ => extents.push(MapExtent { len, mapped }),
                 };
-                match volume.stored(&piece).await?.1 {
-                    Stored::Nothing => put(piece.len() as u64, false),
-                    Stored::Complete(_) => put(piece.len() as u64, true),
-                    Stored::Partial(_, partial) => {
-                        for (run, valid) in partial.runs(piece.blocks()) {
-                            let start = (run.first * BLOCK_SIZE).max(piece.bytes.start);
-                            let end = (run.end() * BLOCK_SIZE).min(piece.bytes.end);
-                            put(u64::from(end - start), valid);
+                let entry = volume.effective(piece.index).await?;
+                match entry.kind() {
+                    EntryKind::Absent | EntryKind::Hole => put(piece.len() as u64, false),
+                    EntryKind::Object(_) if !entry.is_partial() => put(piece.len() as u64, true),
+                    _ => {
+                        let layers = volume.layers(piece.index).await?;
+                        for (run, source) in sources(&layers, piece.blocks()) {
+                            put(piece.within(run).len() as u64, source.is_some());
                         }
                     }
                 }
@@ -193,7 +195,7 @@ impl Volume {
             }
             let known = absent.len();
             for piece in all {
-                let nothing = matches!(self.stored(piece).await?.1, Stored::Nothing);
+                let nothing = matches!(self.stored(piece.index).await?.1, Stored::NotOwn);
                 if nothing && !absent.contains(&piece.index) {
                     absent.push(piece.index);
                 }
@@ -217,13 +219,8 @@ impl Volume {
                 // One part after the other: the first may create the object.
                 for part in piece.split() {
                     let data = data.slice(part.at..part.at + part.len());
-                    match self.stored(&part).await? {
-                        (page, Stored::Nothing) => {
-                            let lock = held.of(part.index);
-                            self.create_object(&part, data, &page, lock, lease).await?;
-                        }
-                        (_, stored) => self.write_stored(&part, data, stored, lease).await?,
-                    }
+                    let lock = held.of(part.index);
+                    self.write_locked(&part, data, lock, lease).await?;
                 }
                 Ok::<(), Error>(())
             })

@@ -8,7 +8,7 @@ use super::{Volume, VolumeShared};
 use crate::error::Error;
 use crate::format::{Key, NodeRow};
 use crate::local::WaitQueue;
-use crate::meta::{Batch, Durability};
+use crate::meta::Durability;
 use crate::types::ResourceId;
 use atoll_reactor::spawn_detached;
 use std::cell::Cell;
@@ -68,15 +68,16 @@ impl Volume {
         let _rows = self.row_changes.close().await;
         let row = NodeRow {
             faulted: true,
-            ..*self.node_row.borrow()
+            ..self.head_ref().row()
         };
-        let mut batch = Batch::new();
+        // A head that is not in the store yet comes with what makes it one.
+        let mut batch = self.switching.rows.borrow().clone();
         // It takes no more room than the row that it replaces.
         batch.set_frees(true);
-        batch.put_row(Key::node(self.node), &row);
+        batch.put_row(Key::node(self.node()), &row);
         match self.meta.commit(batch, Durability::Synced).await {
             Ok(()) => {
-                self.node_row.replace(row);
+                self.head_ref().set_row(row);
             }
             Err(error) => {
                 tracing::error!(volume = %self.id, %error, "the failure could not be noted for later starts");

@@ -4,15 +4,19 @@
 //! **Invariant:** data is durable before the map that names it is (M2); a failure is sticky (M4).
 
 use super::pieces::pieces;
-use super::table::page_of;
+use super::node::Node;
+use super::partials::PartialCopy;
+use super::table::TableCopy;
 use super::{Lease, MAX_UNSYNCED, Volume};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::EntryKind;
-use crate::gc::{put_dead, put_records, runs};
+use crate::format::{CountRow, EntryKind, Key};
+use crate::gc::{UsedBy, put_dead, put_records, runs};
 use crate::local::WaitQueue;
 use crate::meta::{Batch, Durability};
+use crate::types::{PoolNumber, RefId};
 use atoll_backends::{ObjectId, ObjectIndex, Record};
 use atoll_reactor::{sleep, spawn_detached};
+use hashbrown::HashMap;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,6 +42,47 @@ pub(super) struct FlushState {
     records: RefCell<Vec<Record>>,
     /// Commits under way that carry records.
     recording: Cell<usize>,
+}
+
+/// What a commit has taken of a node.
+pub(super) struct NodeCopy {
+    node: Rc<Node>,
+    table: TableCopy,
+    partials: PartialCopy,
+}
+
+impl NodeCopy {
+    /// Takes the changes made so far and writes them into a batch.
+    pub(super) fn take(node: Rc<Node>, batch: &mut Batch) -> NodeCopy {
+        let table = node.table.take_dirty();
+        let partials = node.partials.take_dirty();
+        node.table.encode(&table, batch);
+        node.partials.encode(&partials, batch);
+        NodeCopy {
+            node,
+            table,
+            partials,
+        }
+    }
+
+    pub(super) fn committed(self) -> Rc<Node> {
+        self.node.table.committed(self.table);
+        self.node.partials.committed(self.partials);
+        self.node
+    }
+
+    pub(super) fn not_committed(self) -> Rc<Node> {
+        self.node.table.not_committed(self.table);
+        self.node.partials.not_committed(self.partials);
+        self.node
+    }
+}
+
+/// By how much the counts of refs change.
+pub(super) fn put_counts(pool: PoolNumber, counts: &HashMap<RefId, i64>, batch: &mut Batch) {
+    for (reference, count) in counts.iter().filter(|(_, count)| **count != 0) {
+        batch.merge_row(Key::count(pool, *reference), &CountRow { count: *count });
+    }
 }
 
 impl Volume {
@@ -88,13 +133,18 @@ impl Volume {
         self.unsynced.borrow_mut().extend(written);
         all?;
         // One turn: what is copied is exactly what is committed.
-        let table = self.table.take_dirty();
-        let partials = self.partials.take_dirty();
+        let rows = self.switching.rows.take();
+        let mut batch = rows.clone();
+        let also = self.switching.also.take();
+        let copies: Vec<NodeCopy> = also
+            .into_iter()
+            .chain([self.head()])
+            .map(|node| NodeCopy::take(node, &mut batch))
+            .collect();
         let mut dead = self.dead.take();
+        let counts = self.counts.take();
         let mut objects: Vec<ObjectId> = self.unsynced.borrow_mut().drain().collect();
-        let mut batch = Batch::new();
-        self.table.encode(&table, &mut batch);
-        self.partials.encode(&partials, &mut batch);
+        put_counts(self.pool.number, &counts, &mut batch);
         dead.sort_unstable();
         let dead_runs = runs(&dead);
         put_dead(self.pool.number, &dead_runs, &mut batch);
@@ -110,21 +160,40 @@ impl Volume {
         {
             if was_refused(&error) {
                 // Refused without effect: everything stays to be committed by a later flush.
-                self.table.not_committed(table);
-                self.partials.not_committed(partials);
+                let later = self.switching.rows.replace(rows);
+                self.switching.rows.borrow_mut().extend(later);
+                for (reference, more) in counts {
+                    self.count(reference, more);
+                }
+                for copy in copies {
+                    self.keep_also(copy.not_committed());
+                }
                 self.dead.borrow_mut().append(&mut dead);
                 self.keep_records(records);
             }
             return Err(error);
         }
         self.pool.store.records_committed(&records);
-        self.table.committed(table);
-        self.partials.committed(partials);
+        for copy in copies {
+            self.keep_also(copy.committed());
+        }
+        if counts.values().any(|more| *more < 0) {
+            self.pool.refs.dropped(counts.into_keys());
+        }
         if !dead.is_empty() {
             self.pool
-                .delete_later(&self.meta, dead_runs, Some(self.users()));
+                .delete_later(&self.meta, dead_runs, UsedBy::Volume(self.users()));
         }
         Ok(())
+    }
+
+    /// A frozen node that still changes, or has changes that are not durable, is committed by the next flush too.
+    fn keep_also(&self, node: Rc<Node>) {
+        let mut also = self.switching.also.borrow_mut();
+        let known = also.iter().any(|other| Rc::ptr_eq(other, &node));
+        if !known && !self.is_head(&node) && (node.draining.get() || node.is_dirty()) {
+            also.push(node);
+        }
     }
 
     /// Makes a written range durable: by its objects alone if the map has not changed there.
@@ -200,11 +269,11 @@ impl Volume {
 
     /// The complete object at an index, if the map's naming of it is durable as it is.
     async fn durable_object(&self, index: ObjectIndex) -> Result<Option<ObjectId>> {
-        let (page_no, slot) = page_of(index);
-        let page = self.table.page(page_no).await?;
-        let entry = page.get(slot);
+        let spot = self.spot(index).await?;
+        let entry = spot.entry();
+        let durable = spot.page.is_durable(spot.slot) && !self.switching.has_rows();
         Ok(match entry.kind() {
-            EntryKind::Object(generation) if !entry.is_partial() && page.is_durable(slot) => {
+            EntryKind::Object(generation) if !entry.is_partial() && durable => {
                 Some(ObjectId::new(generation, index))
             }
             _ => None,
@@ -234,8 +303,10 @@ impl Volume {
     }
 
     fn is_dirty(&self) -> bool {
-        self.table.dirty_pages() > 0
-            || self.partials.is_dirty()
+        self.head_ref().is_dirty()
+            || self.switching.has_rows()
+            || self.switching.also.borrow().iter().any(|n| n.is_dirty())
+            || !self.counts.borrow().is_empty()
             || !self.unsynced.borrow().is_empty()
             || !self.flush.records.borrow().is_empty()
             || !self.dead.borrow().is_empty()
@@ -244,7 +315,7 @@ impl Volume {
 
     /// Flushes when what the next one has to take is too much to be kept, before more is written.
     pub(super) async fn keep_bounds(&self) -> Result<()> {
-        let records = self.partials.dirty_records();
+        let records = self.head_ref().partials.dirty_records();
         let much = self.budget.is_over() && records > 0;
         if much || records > MAX_DIRTY_RECORDS || self.unsynced.borrow().len() > MAX_UNSYNCED {
             self.flush_inside().await?;
@@ -254,8 +325,8 @@ impl Volume {
 
     /// Commits when more of the map is unsaved than memory allows, before more is changed.
     pub(super) async fn keep_budget(&self) -> Result<()> {
-        let much = self.budget.is_over() && self.table.dirty_pages() > 0;
-        if much || self.table.dirty_pages() > MAX_DIRTY_PAGES {
+        let dirty = self.head_ref().table.dirty_pages();
+        if (self.budget.is_over() && dirty > 0) || dirty > MAX_DIRTY_PAGES {
             self.flush_inside().await?;
         }
         Ok(())

@@ -5,14 +5,16 @@
 
 use super::Volume;
 use super::claiming::{HomeClaim, places};
+use super::layers::{Chain, chain, extend, sources};
 use super::lease::Lease;
+use super::node::Node;
 use super::partials::Partial;
 use super::pieces::{Piece, pieces};
 use super::table::{Page, page_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Entry, EntryKind};
+use crate::format::{Below, Entry, EntryKind};
 use crate::local::{RangeGuard, join_all};
-use crate::types::ResourceId;
+use crate::types::{PageNo, ResourceId};
 use atoll_backends::{
     BLOCK_SIZE, BlockRange, ObjectId, ObjectIndex, ReadHint, WriteMode, ZeroMode,
 };
@@ -26,14 +28,36 @@ pub const MAX_IO_BYTES: u64 = 8 << 20;
 /// Data of a read, in order.
 pub type Segments = SmallVec<[SharedBuf; 4]>;
 
-/// What is stored for an object's index.
+/// Where an operation found an index in the map: what it changes it publishes there, though another node be the head
+/// by then.
+pub(super) struct Spot {
+    pub(super) node: Rc<Node>,
+    pub(super) page: Rc<Page>,
+    pub(super) page_no: PageNo,
+    pub(super) slot: u16,
+}
+
+impl Spot {
+    pub(super) fn entry(&self) -> Entry {
+        self.page.get(self.slot)
+    }
+}
+
+/// What the head itself has of an index that may be written in place.
 pub(super) enum Stored {
-    /// Nothing: zeros.
-    Nothing,
+    /// Nothing: zeros, or an object that is not this volume's alone.
+    NotOwn,
     /// All blocks of it.
     Complete(ObjectId),
-    /// The blocks that the record says; zeros below.
+    /// The blocks that the record says.
     Partial(ObjectId, Rc<Partial>),
+}
+
+/// What a new object begins with.
+#[derive(Clone)]
+enum Content {
+    Data(SharedBuf),
+    Zeros(ZeroMode),
 }
 
 /// What makes a range read as zeros.
@@ -91,8 +115,7 @@ impl Volume {
     async fn read_piece(&self, piece: &Piece) -> Result<Segments> {
         let mut again = false;
         loop {
-            let (_, stored) = self.stored(piece).await?;
-            let outcome = self.read_stored(piece, &stored).await;
+            let outcome = self.read_shown(piece).await;
             match outcome {
                 // The map may have changed since the look-up; the second time it is true (M9).
                 Err(error) if error.kind() == ErrorKind::NotFound && !again => again = true,
@@ -112,28 +135,44 @@ impl Volume {
         }
     }
 
-    async fn read_stored(&self, piece: &Piece, stored: &Stored) -> Result<Segments> {
-        let mut out = Segments::new();
-        match stored {
-            Stored::Nothing => out.push(SharedBuf::zeros(piece.len())),
-            Stored::Complete(id) => out.push(self.read_bytes(*id, piece).await?),
-            Stored::Partial(id, partial) => {
-                for (run, valid) in partial.runs(piece.blocks()) {
-                    let start = (run.first * BLOCK_SIZE).max(piece.bytes.start);
-                    let end = (run.end() * BLOCK_SIZE).min(piece.bytes.end);
-                    let part = Piece {
-                        index: piece.index,
-                        bytes: start..end,
-                        at: 0,
-                    };
-                    out.push(match valid {
-                        true => self.read_bytes(*id, &part).await?,
-                        false => SharedBuf::zeros(part.len()),
-                    });
-                }
+    async fn read_shown(&self, piece: &Piece) -> Result<Segments> {
+        let entry = self.effective(piece.index).await?;
+        let data = match entry.kind() {
+            EntryKind::Absent | EntryKind::Hole => SharedBuf::zeros(piece.len()),
+            EntryKind::Object(generation) if !entry.is_partial() => {
+                let id = ObjectId::new(generation, piece.index);
+                self.read_bytes(id, piece).await?
             }
-        }
-        Ok(out)
+            // Apart, because it is rare and large, and every read would be as large.
+            _ => return LocalFuture::new(self.read_layers(piece)).await,
+        };
+        Ok(Segments::from_iter([data]))
+    }
+
+    /// A piece whose blocks are spread over objects: all of their parts at once.
+    async fn read_layers(&self, piece: &Piece) -> Result<Segments> {
+        let layers = self.layers(piece.index).await?;
+        let runs = sources(&layers, piece.blocks());
+        let reads = runs.into_iter().map(|(run, source)| {
+            let part = piece.within(run);
+            LocalFuture::new(async move {
+                match source {
+                    Some(id) => self.read_bytes(id, &part).await,
+                    None => Ok(SharedBuf::zeros(part.len())),
+                }
+            })
+        });
+        join_all(reads).await.into_iter().collect()
+    }
+
+    /// Whole blocks of an index, as the map shows them.
+    pub(super) async fn read_blocks(&self, index: ObjectIndex, blocks: BlockRange) -> Result<Segments> {
+        let piece = Piece {
+            index,
+            bytes: blocks.first * BLOCK_SIZE..blocks.end() * BLOCK_SIZE,
+            at: 0,
+        };
+        self.read_piece(&piece).await
     }
 
     async fn read_bytes(&self, id: ObjectId, piece: &Piece) -> Result<SharedBuf> {
@@ -159,6 +198,7 @@ impl Volume {
         self.limited("write", limit, async move {
             {
                 let _inside = volume.gate.pass().await;
+                let _epoch = volume.epochs.begin();
                 volume.check_range(offset, data.len() as u64)?;
                 volume.check_fault()?;
                 let mut parts = pieces(offset, data.len() as u64, volume.pool.object_size)
@@ -196,23 +236,40 @@ impl Volume {
         self.keep_bounds().await?;
         let blocks = piece.blocks();
         let held = self.lock(piece.index, blocks, blocks, lease).await?;
-        let (_, stored) = self.stored(&piece).await?;
-        if !matches!(stored, Stored::Nothing) {
-            return self.write_stored(&piece, data, stored, lease).await;
+        let (spot, stored) = self.stored(piece.index).await?;
+        if !matches!(stored, Stored::NotOwn) {
+            return self.write_stored(&piece, data, &spot, stored, lease).await;
         }
-        drop(held);
+        drop((held, spot));
         // Apart, because it is rare and large, and every write would be as large.
         LocalFuture::new(self.write_first(piece, data, lease)).await
     }
 
-    /// A piece where nothing was stored a moment ago.
+    /// A piece of an index of which the head has nothing that is written in place.
     async fn write_first(&self, piece: Piece, data: SharedBuf, lease: &Lease) -> Result<()> {
         // Creating an object takes all of it: its first writes come one after the other.
         let whole = BlockRange::whole(self.pool.object_size);
         let held = self.lock(piece.index, whole, piece.blocks(), lease).await?;
-        match self.stored(&piece).await? {
-            (page, Stored::Nothing) => self.create_object(&piece, data, &page, &held, lease).await,
-            (_, stored) => self.write_stored(&piece, data, stored, lease).await,
+        self.write_locked(&piece, data, &held, lease).await
+    }
+
+    /// A piece of an object that is locked, all of it where nothing is written in place yet.
+    pub(super) async fn write_locked(
+        &self,
+        piece: &Piece,
+        data: SharedBuf,
+        held: &BlockLock,
+        lease: &Lease,
+    ) -> Result<()> {
+        loop {
+            let (spot, stored) = self.stored(piece.index).await?;
+            if !matches!(stored, Stored::NotOwn) {
+                return self.write_stored(piece, data, &spot, stored, lease).await;
+            }
+            let content = Content::Data(data.clone());
+            if self.create_object(piece, content, &spot, held, lease).await? {
+                return Ok(());
+            }
         }
     }
 
@@ -221,20 +278,25 @@ impl Volume {
         &self,
         piece: &Piece,
         data: SharedBuf,
+        spot: &Spot,
         stored: Stored,
         lease: &Lease,
     ) -> Result<()> {
         match stored {
-            Stored::Nothing => unreachable!("the caller creates the object"),
+            Stored::NotOwn => unreachable!("the caller creates the object"),
             Stored::Complete(id) => {
-                let data = self.whole_blocks(piece, data, Some((id, None))).await?;
+                let data = self.whole_blocks(piece, data).await?;
                 lease.check()?;
                 self.store_write(id, piece.blocks().first, data, WriteMode::Existing)
                     .await
             }
             Stored::Partial(id, partial) => {
-                self.write_partial(piece, data, id, &partial, WriteMode::Existing, lease)
-                    .await
+                let data = self.whole_blocks(piece, data).await?;
+                let blocks = piece.blocks();
+                lease.check()?;
+                self.store_write(id, blocks.first, data, WriteMode::Existing)
+                    .await?;
+                self.publish(spot, id, &partial, blocks).await
             }
         }
     }
@@ -264,116 +326,153 @@ impl Volume {
         Ok(lock)
     }
 
-    /// The first write to an index of which nothing is stored.
-    pub(super) async fn create_object(
+    /// The first write to an index of which the head has nothing that is written in place. False if the node that was
+    /// the head is not any more, and nothing was done.
+    async fn create_object(
         &self,
         piece: &Piece,
-        data: SharedBuf,
-        page: &Page,
+        content: Content,
+        spot: &Spot,
         _whole_object: &BlockLock,
         lease: &Lease,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.keep_budget().await?;
-        let id = ObjectId::new(self.current_generation().await?, piece.index);
-        let zeroes_new = self.pool.store.properties().zeroes_new;
-        let complete = zeroes_new || piece.is_whole_object(self.pool.object_size);
-        lease.check()?;
-        let outcome = if complete {
-            let data = self.whole_blocks(piece, data, None).await?;
-            self.store_write(id, piece.blocks().first, data, WriteMode::Create)
-                .await
-        } else {
-            let partial = self.partials.create(id);
-            self.write_partial(piece, data, id, &partial, WriteMode::Create, lease)
-                .await
+        let blocks = piece.blocks();
+        let before = spot.entry();
+        let whole = piece.is_whole_object(self.pool.object_size);
+        let below = match before.kind() {
+            EntryKind::Absent => match self.inherits(spot, piece.index).await? {
+                true => Below::Implicit,
+                false => Below::Zeros,
+            },
+            EntryKind::Object(generation) => Below::Object(ObjectId::new(generation, piece.index)),
+            EntryKind::Ref(reference) => Below::Ref(reference),
+            EntryKind::Hole | EntryKind::Row => Below::Zeros,
         };
-        match outcome {
-            Ok(()) => {
-                let partial = !complete && !self.partials.is_complete(id);
-                let entry = Entry::object(id.generation).with_partial(partial);
-                let (page_no, slot) = page_of(piece.index);
-                self.table.set(page_no, page, slot, entry);
-                self.changed();
-                Ok(())
+        // What a whole object takes the place of.
+        let replaced = match whole {
+            true => Some(chain(&spot.node, piece.index, before).await?),
+            false => None,
+        };
+        let content = match content {
+            Content::Data(data) => Content::Data(self.whole_blocks(piece, data).await?),
+            zeros => zeros,
+        };
+        let Some(generation) = self.current_generation(&spot.node).await? else {
+            return Ok(false);
+        };
+        let id = ObjectId::new(generation, piece.index);
+        let zeroes_new = self.pool.store.properties().zeroes_new;
+        let complete = whole || (zeroes_new && below == Below::Zeros);
+        lease.check()?;
+        let partial = (!complete).then(|| spot.node.partials.create(id, below));
+        let outcome = match content {
+            Content::Data(data) => {
+                self.store_write(id, blocks.first, data, WriteMode::Create)
+                    .await
             }
-            Err(error) => {
-                // Something of it may be at the store: that name is not used again.
-                self.bury(id, !complete);
-                self.changed();
-                Err(error)
-            }
+            Content::Zeros(how) => self.store_zeroes(id, blocks, how, WriteMode::Create).await,
+        };
+        if let Err(error) = outcome {
+            // Something of it may be at the store: that name is not used again.
+            self.bury(&spot.node, id, !complete);
+            self.changed();
+            return Err(error);
         }
+        if let Some(partial) = &partial {
+            // Not all of them, or it would be complete.
+            spot.node.partials.publish(id, partial, blocks);
+        }
+        if let Some(chain) = replaced {
+            self.bury_chain(&spot.node, chain);
+        }
+        let entry = Entry::object(generation).with_partial(partial.is_some());
+        self.set_entry(&spot.node, spot.page_no, &spot.page, spot.slot, entry);
+        self.changed();
+        if let Some(partial) = partial {
+            self.consider_filling(&partial, piece.index);
+        }
+        Ok(true)
     }
 
-    async fn write_partial(
-        &self,
-        piece: &Piece,
-        data: SharedBuf,
-        id: ObjectId,
-        partial: &Rc<Partial>,
-        mode: WriteMode,
-        lease: &Lease,
-    ) -> Result<()> {
-        let blocks = piece.blocks();
-        let data = self
-            .whole_blocks(piece, data, Some((id, Some(partial))))
-            .await?;
-        lease.check()?;
-        self.store_write(id, blocks.first, data, mode).await?;
-        self.publish(piece, id, partial, blocks, mode).await
+    /// True if an index of which the node has no entry is not zeros all over.
+    async fn inherits(&self, spot: &Spot, index: ObjectIndex) -> Result<bool> {
+        if !spot.node.has_parent() {
+            return Ok(false);
+        }
+        if !self.is_head(&spot.node) {
+            // Rare, and it may be: something that is not there reads as zeros.
+            return Ok(true);
+        }
+        let shown = self.effective(index).await?;
+        Ok(!matches!(shown.kind(), EntryKind::Absent | EntryKind::Hole))
     }
 
     /// Blocks are complete at the store: they become valid, and with the last one the object.
-    async fn publish(
+    pub(super) async fn publish(
         &self,
-        piece: &Piece,
+        spot: &Spot,
         id: ObjectId,
         partial: &Rc<Partial>,
         blocks: BlockRange,
-        mode: WriteMode,
     ) -> Result<()> {
-        let (page_no, slot) = page_of(piece.index);
-        let page = self.table.page(page_no).await?;
-        if self.partials.publish(id, partial, blocks) && mode == WriteMode::Existing {
-            self.table
-                .set(page_no, &page, slot, Entry::object(id.generation));
+        let below = match partial.below() {
+            Below::Object(_) | Below::Ref(_) if partial.is_full_with(blocks) => {
+                let mut chain = Chain::default();
+                extend(&spot.node, id, partial.clone(), &mut chain).await?;
+                chain.objects.remove(0);
+                Some(chain)
+            }
+            _ => None,
+        };
+        if spot.node.partials.publish(id, partial, blocks) {
+            // Nothing below is needed any more.
+            if let Some(below) = below {
+                self.bury_chain(&spot.node, below);
+            }
+            self.nodes.moved();
+            let entry = Entry::object(id.generation);
+            self.set_entry(&spot.node, spot.page_no, &spot.page, spot.slot, entry);
+        } else {
+            self.consider_filling(partial, id.index);
         }
         self.changed();
         Ok(())
     }
 
     /// The piece's data as whole blocks: a part of a block is laid over what the block holds.
-    async fn whole_blocks(
-        &self,
-        piece: &Piece,
-        data: SharedBuf,
-        stored: Option<(ObjectId, Option<&Rc<Partial>>)>,
-    ) -> Result<SharedBuf> {
+    async fn whole_blocks(&self, piece: &Piece, data: SharedBuf) -> Result<SharedBuf> {
         if piece.is_aligned() {
             return Ok(data);
         }
         let block = piece.blocks();
         debug_assert_eq!(block.count, 1, "pieces are split at block boundaries");
-        let before = match stored {
-            Some((id, partial)) if partial.is_none_or(|p| p.contains(block.first)) => {
-                let read = self.pool.store.read(id, block, ReadHint::default()).await;
-                // Under its lock the map is true: an object that is missing is no race (M9).
-                Some(read.map_err(|error| write_error(self.id, id, error))?)
-            }
-            _ => None,
-        };
-        let mut whole = match before {
-            Some(before) => before
-                .try_into_buf()
-                .unwrap_or_else(|shared| Buf::copy_of(&shared)),
-            None => Buf::zeroed(BLOCK_SIZE as usize),
-        };
+        // Under its lock the map is true of it, on whichever node: an object that is missing is no race (M9).
+        let before = LocalFuture::new(self.read_blocks(piece.index, block)).await?;
+        let before = before.into_iter().next().expect("one block is one segment");
+        let mut whole = before
+            .try_into_buf()
+            .unwrap_or_else(|shared| Buf::copy_of(&shared));
         let start = (piece.bytes.start % BLOCK_SIZE) as usize;
         whole[start..start + data.len()].copy_from_slice(&data);
         Ok(whole.freeze())
     }
 
-    async fn store_write(
+    pub(super) async fn store_zeroes(
+        &self,
+        id: ObjectId,
+        blocks: BlockRange,
+        how: ZeroMode,
+        mode: WriteMode,
+    ) -> Result<()> {
+        let outcome = self.pool.store.write_zeroes(id, blocks, how, mode).await;
+        // Also after a failure: a part may have been written.
+        self.unsynced.borrow_mut().insert(id);
+        self.changed();
+        outcome.map_err(|error| write_error(self.id, id, error))
+    }
+
+    pub(super) async fn store_write(
         &self,
         id: ObjectId,
         first: u32,
@@ -401,6 +500,7 @@ impl Volume {
         self.limited("zeroing", limit, async move {
             {
                 let _inside = volume.gate.pass().await;
+                let _epoch = volume.epochs.begin();
                 volume.check_range(offset, len)?;
                 volume.check_fault()?;
                 let mut all = pieces(offset, len, volume.pool.object_size);
@@ -429,14 +529,16 @@ impl Volume {
     }
 
     pub(super) async fn zero_piece(&self, piece: Piece, how: Zeroing, lease: &Lease) -> Result<()> {
-        let absent = self.table.lookup(piece.index).await?.kind() == EntryKind::Absent;
         // A write that creates the object now may be one that its initiator has given up: what comes
         // after that must not be undone by it.
-        if absent && !self.locks.is_locked(piece.index) {
+        if self.is_zero(piece.index).await? && !self.locks.is_locked(piece.index) {
             return Ok(());
         }
-        if piece.is_whole_object(self.pool.object_size) && how != Zeroing::Zero {
-            return self.drop_object(&piece, lease).await;
+        if piece.is_whole_object(self.pool.object_size) {
+            let not_own = matches!(self.stored(piece.index).await?.1, Stored::NotOwn);
+            if how != Zeroing::Zero || not_own {
+                return self.drop_object(&piece, lease).await;
+            }
         }
         for part in piece.split() {
             if part.is_aligned() {
@@ -449,14 +551,19 @@ impl Volume {
         Ok(())
     }
 
-    /// A part of a block, unless nothing is stored there.
+    async fn is_zero(&self, index: ObjectIndex) -> Result<bool> {
+        let shown = self.effective(index).await?;
+        Ok(matches!(shown.kind(), EntryKind::Absent | EntryKind::Hole))
+    }
+
+    /// A part of a block, unless zeros are there.
     async fn write_over(&self, part: Piece, zeros: SharedBuf, lease: &Lease) -> Result<()> {
         // Behind those that create the object.
         let turn = self.locks.lock(part.index, part.blocks());
         drop(lease.within(turn).await?);
-        match self.stored(&part).await?.1 {
-            Stored::Nothing => Ok(()),
-            _ => self.write_piece(part, zeros, lease).await,
+        match self.is_zero(part.index).await? {
+            true => Ok(()),
+            false => self.write_piece(part, zeros, lease).await,
         }
     }
 
@@ -465,83 +572,135 @@ impl Volume {
         let whole = BlockRange::whole(self.pool.object_size);
         self.keep_budget().await?;
         let _held = lease.within(self.locks.lock(piece.index, whole)).await?;
-        let (page_no, slot) = page_of(piece.index);
-        let page = self.table.page(page_no).await?;
-        lease.check()?;
-        let entry = page.get(slot);
-        if let EntryKind::Object(generation) = entry.kind() {
-            self.table.set(page_no, &page, slot, Entry::ABSENT);
-            self.bury(ObjectId::new(generation, piece.index), entry.is_partial());
+        loop {
+            let spot = self.spot(piece.index).await?;
+            let masks = match spot.node.has_parent() {
+                true => Entry::HOLE,
+                false => Entry::ABSENT,
+            };
+            let entry = spot.entry();
+            if entry == masks || (entry == Entry::ABSENT && self.is_zero(piece.index).await?) {
+                return Ok(());
+            }
+            let chain = chain(&spot.node, piece.index, entry).await?;
+            // A cut came between: it holds for what is the head now.
+            if !self.is_head(&spot.node) {
+                continue;
+            }
+            lease.check()?;
+            self.bury_chain(&spot.node, chain);
+            self.set_entry(&spot.node, spot.page_no, &spot.page, spot.slot, masks);
             self.changed();
+            return Ok(());
         }
-        Ok(())
     }
 
     async fn zero_blocks(&self, part: &Piece, how: Zeroing, lease: &Lease) -> Result<()> {
         self.keep_bounds().await?;
         let blocks = part.blocks();
-        let _held = self.lock(part.index, blocks, blocks, lease).await?;
+        let held = self.lock(part.index, blocks, blocks, lease).await?;
         let zero = match how {
             Zeroing::Zero => ZeroMode::Keep,
             Zeroing::Unmap | Zeroing::ZeroUnmap => ZeroMode::Punch,
         };
-        let (id, partial) = match self.stored(part).await?.1 {
-            Stored::Nothing => return Ok(()),
+        let (spot, stored) = self.stored(part.index).await?;
+        if !matches!(stored, Stored::NotOwn) {
+            return self.zero_stored(blocks, zero, &spot, stored, lease).await;
+        }
+        if self.is_zero(part.index).await? {
+            return Ok(());
+        }
+        drop((held, spot));
+        let whole = BlockRange::whole(self.pool.object_size);
+        let held = self.lock(part.index, whole, blocks, lease).await?;
+        loop {
+            let (spot, stored) = self.stored(part.index).await?;
+            if !matches!(stored, Stored::NotOwn) {
+                return self.zero_stored(blocks, zero, &spot, stored, lease).await;
+            }
+            let content = Content::Zeros(zero);
+            if self.is_zero(part.index).await?
+                || self.create_object(part, content, &spot, &held, lease).await?
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Zeros into an object that is there.
+    async fn zero_stored(
+        &self,
+        blocks: BlockRange,
+        zero: ZeroMode,
+        spot: &Spot,
+        stored: Stored,
+        lease: &Lease,
+    ) -> Result<()> {
+        let (id, partial) = match stored {
+            Stored::NotOwn => return Ok(()),
             Stored::Complete(id) => (id, None),
             Stored::Partial(id, partial) => (id, Some(partial)),
         };
         let runs = match &partial {
-            // What is not valid reads as zeros already.
-            Some(partial) => partial.runs(blocks),
-            None => vec![(blocks, true)],
+            // What is not valid reads as zeros already if nothing is below; else it is to mask that.
+            Some(partial) if partial.below() == Below::Zeros => partial.runs(blocks),
+            _ => vec![(blocks, true)],
         };
         for (run, _) in runs.into_iter().filter(|(_, valid)| *valid) {
             lease.check()?;
-            let outcome = self
-                .pool
-                .store
-                .write_zeroes(id, run, zero, WriteMode::Existing)
-                .await;
-            self.unsynced.borrow_mut().insert(id);
-            outcome.map_err(|error| write_error(self.id, id, error))?;
+            self.store_zeroes(id, run, zero, WriteMode::Existing).await?;
+            if let Some(partial) = &partial {
+                self.publish(spot, id, partial, run).await?;
+            }
         }
-        self.changed();
         Ok(())
     }
 
-    /// What the map says of a piece's object, and its page, held.
-    pub(super) async fn stored(&self, piece: &Piece) -> Result<(Rc<Page>, Stored)> {
-        let (page_no, slot) = page_of(piece.index);
-        let page = self.table.page(page_no).await?;
+    /// Where an index is in the head's map.
+    pub(super) async fn spot(&self, index: ObjectIndex) -> Result<Spot> {
+        let (page_no, slot) = page_of(index);
         loop {
-            let entry = page.get(slot);
+            let node = self.head();
+            let page = node.table.page(page_no).await?;
+            if self.is_head(&node) {
+                return Ok(Spot {
+                    node,
+                    page,
+                    page_no,
+                    slot,
+                });
+            }
+        }
+    }
+
+    /// What the head has of an index, and where.
+    pub(super) async fn stored(&self, index: ObjectIndex) -> Result<(Spot, Stored)> {
+        let spot = self.spot(index).await?;
+        loop {
+            let entry = spot.entry();
             let stored = match entry.kind() {
-                EntryKind::Absent | EntryKind::Hole => Stored::Nothing,
-                EntryKind::Object(generation) => {
-                    let id = ObjectId::new(generation, piece.index);
+                EntryKind::Object(generation)
+                    if self.shared.is_own(generation) && !entry.is_frozen() =>
+                {
+                    let id = ObjectId::new(generation, index);
                     if entry.is_partial() {
-                        let partial = self.partials.get(id).await;
+                        let partial = spot.node.partials.get(id).await;
                         // It may have become complete, or left the map, while its record was read.
-                        if page.get(slot) != entry {
+                        if spot.entry() != entry {
                             continue;
+                        }
+                        // Or the node is frozen now.
+                        if !self.is_head(&spot.node) {
+                            return LocalFuture::new(self.stored(index)).await;
                         }
                         Stored::Partial(id, partial?)
                     } else {
                         Stored::Complete(id)
                     }
                 }
-                EntryKind::Ref(_) | EntryKind::Row => {
-                    return Err(Error::new(
-                        ErrorKind::Corrupt,
-                        format!(
-                            "volume {}: entry {} is of a kind that a volume's head cannot hold; \
-                             run `atoll fsck`",
-                            self.id, piece.index
-                        ),
-                    ));
-                }
+                _ => Stored::NotOwn,
             };
-            return Ok((page, stored));
+            return Ok((spot, stored));
         }
     }
 

@@ -5,46 +5,60 @@
 mod atomic;
 mod claiming;
 mod fault;
+mod fill;
+mod flatten;
 mod flush;
 mod io;
+mod layers;
 mod lease;
+mod merge;
+mod node;
 pub(crate) mod outpost;
 mod partials;
 mod peers;
 mod pieces;
 mod probe;
 mod resize;
+mod switch;
 mod table;
+mod view;
 
 pub use atomic::MapExtent;
 pub(crate) use io::Zeroing;
 pub use io::{MAX_IO_BYTES, Segments};
 pub(crate) use lease::Lease;
+pub(crate) use merge::{merge_pages, unlink};
+pub(crate) use node::Nodes;
 pub(crate) use peers::Users;
 
+use crate::background::Background;
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{NodeRow, ResourceRow};
+use crate::format::{NodeRow, NodeState, ResourceRow};
 use crate::local::{Epochs, Gate, RangeLocks, WaitQueue, run_to_end};
 use crate::meta::MetaStore;
 use crate::pool::PoolContext;
-use crate::types::{NodeId, ResourceId};
+use crate::types::{NodeId, RefId, ResourceId};
 use atoll_backends::{Generation, ObjectId};
 use atoll_reactor::{core_id, timeout, timeout_at};
 use claiming::HomeClaims;
 use crossbeam::utils::CachePadded;
 use fault::FaultMark;
+use fill::Filling;
 use flush::FlushState;
-use hashbrown::HashSet;
-use partials::Partials;
+use hashbrown::{HashMap, HashSet};
+use layers::Chain;
+use node::Node;
 use peers::Peers;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use table::PageTable;
+use switch::Switching;
+pub(crate) use switch::{NewHead, new_node_rows};
+use view::Views;
 
 /// Objects written and not synced above which a flush is made without being asked for, on each core.
 const MAX_UNSYNCED: usize = 65_536;
@@ -66,21 +80,31 @@ pub struct VolumeCounters {
 #[derive(Debug)]
 pub struct VolumeShared {
     size: AtomicU64,
+    read_only: bool,
     faulted: AtomicBool,
     /// It is being closed, or closed.
     retired: AtomicBool,
+    /// Objects below this generation are not written in place.
+    cut: AtomicU64,
     /// By core.
     counters: Box<[CachePadded<VolumeCounters>]>,
 }
 
 impl VolumeShared {
-    pub(crate) fn new(size: u64, cores: usize) -> Arc<VolumeShared> {
+    pub(crate) fn new(size: u64, read_only: bool, cores: usize) -> Arc<VolumeShared> {
         Arc::new(VolumeShared {
             size: AtomicU64::new(size),
+            read_only,
             faulted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            cut: AtomicU64::new(Generation::MAX.get()),
             counters: (0..cores).map(|_| CachePadded::default()).collect(),
         })
+    }
+
+    /// True if an object of this generation, which the volume's own map names as complete, is written in place.
+    fn is_own(&self, generation: Generation) -> bool {
+        generation.get() >= self.cut.load(Ordering::Acquire)
     }
 
     /// What each core has done, by its number.
@@ -130,6 +154,21 @@ impl VolumeShared {
         }
     }
 
+    /// A snapshot: it is never written to.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(crate) fn check_writable(&self, id: ResourceId) -> Result<()> {
+        match self.read_only {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("resource {id} is a snapshot, which is never written to"),
+            )),
+        }
+    }
+
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
@@ -145,26 +184,31 @@ impl VolumeShared {
 pub(crate) struct Volume {
     me: Weak<Volume>,
     id: ResourceId,
-    node: NodeId,
     pool: Rc<PoolContext>,
     meta: Arc<dyn MetaStore>,
     shared: Arc<VolumeShared>,
-    node_row: RefCell<NodeRow>,
-    table: Rc<PageTable>,
-    partials: Rc<Partials>,
+    /// A snapshot: nothing is written to it.
+    read_only: bool,
+    /// The node that is written to, or that the snapshot names.
+    head: RefCell<Rc<Node>>,
+    nodes: Rc<Nodes>,
+    views: Rc<Views>,
+    switching: Switching,
     budget: Rc<Budget>,
     locks: Rc<RangeLocks>,
     gate: Rc<Gate>,
     epochs: Rc<Epochs>,
     /// Syncs at the store that run.
     syncs: Rc<Epochs>,
-    /// Where new objects are created; none taken yet, or the last one was given up.
-    current: Cell<Option<Generation>>,
     /// Objects with writes that no sync has taken yet.
     unsynced: RefCell<HashSet<ObjectId>>,
     /// Objects that left the map since the last commit took them.
     dead: RefCell<Vec<ObjectId>>,
+    /// By how much the counts of refs have changed since the last commit took that.
+    counts: RefCell<HashMap<RefId, i64>>,
     flush: FlushState,
+    filling: Filling,
+    background: Rc<Background>,
     peers: Rc<Peers>,
     /// Made when it is needed: most volumes are idle.
     claims: OnceCell<Rc<HomeClaims>>,
@@ -181,42 +225,54 @@ pub(crate) struct Volume {
 pub(crate) struct OpenVolume {
     pub(crate) id: ResourceId,
     pub(crate) row: ResourceRow,
-    pub(crate) node_row: NodeRow,
     pub(crate) shared: Arc<VolumeShared>,
-    /// The head's generation may be taken up again: no unclean stop came between.
-    pub(crate) resume_generation: bool,
+    /// Number of the last start that followed an unclean stop.
+    pub(crate) unclean: u64,
     pub(crate) io_timeout: Duration,
+    pub(crate) background: Rc<Background>,
 }
 
 impl Volume {
-    pub(crate) fn open(
+    pub(crate) async fn open(
         open: OpenVolume,
         pool: Rc<PoolContext>,
         meta: Arc<dyn MetaStore>,
+        nodes: Rc<Nodes>,
         budget: Rc<Budget>,
-    ) -> Rc<Volume> {
-        let node = open.row.node;
-        let current = open.node_row.current.filter(|_| open.resume_generation);
-        let mark = FaultMark::opened(open.id, &open.node_row, &open.shared);
-        Rc::new_cyclic(|me| Volume {
+    ) -> Result<Rc<Volume>> {
+        let head = nodes.get(open.row.node).await?;
+        let mut row = head.row();
+        // Its generation may be taken up again only if no unclean stop came between.
+        if row.run < open.unclean {
+            row.current = None;
+            head.set_row(row);
+        }
+        if row.state == NodeState::Head {
+            open.shared.cut.store(row.cut.get(), Ordering::Release);
+        }
+        let mark = FaultMark::opened(open.id, &row, &open.shared);
+        Ok(Rc::new_cyclic(|me| Volume {
             me: me.clone(),
             id: open.id,
-            node,
-            table: PageTable::new(node, meta.clone(), budget.clone()),
-            partials: Partials::new(pool.number, pool.object_size, meta.clone(), budget.clone()),
+            read_only: row.state != NodeState::Head,
+            head: RefCell::new(head),
+            nodes,
+            views: Views::new(budget.clone()),
+            switching: Switching::default(),
             pool,
             meta,
             shared: open.shared,
-            node_row: RefCell::new(open.node_row),
             budget,
             locks: Rc::default(),
             gate: Rc::default(),
             epochs: Rc::default(),
             syncs: Rc::default(),
-            current: Cell::new(current),
             unsynced: RefCell::default(),
             dead: RefCell::default(),
+            counts: RefCell::default(),
             flush: FlushState::default(),
+            filling: Filling::default(),
+            background: open.background,
             peers: Peers::new(open.id),
             claims: OnceCell::new(),
             many_cores: peers::many_cores(),
@@ -225,11 +281,33 @@ impl Volume {
             row_changes: Rc::default(),
             mark,
             io_timeout: open.io_timeout,
-        })
+        }))
+    }
+
+    /// What runs on this core.
+    pub(crate) fn epochs(&self) -> Rc<Epochs> {
+        self.epochs.clone()
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The node that is written to now. An operation keeps what it has found: it publishes there.
+    fn head(&self) -> Rc<Node> {
+        self.head.borrow().clone()
+    }
+
+    fn head_ref(&self) -> Ref<'_, Rc<Node>> {
+        self.head.borrow()
+    }
+
+    fn is_head(&self, node: &Rc<Node>) -> bool {
+        Rc::ptr_eq(&self.head.borrow(), node)
     }
 
     pub(crate) fn node(&self) -> NodeId {
-        self.node
+        self.head_ref().id()
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -266,6 +344,7 @@ impl Volume {
         let quiet = run_to_end(async move {
             let trim_ended = || (!volume.trimming.get()).then_some(());
             volume.trimmed.until(trim_ended).await;
+            volume.switching.drained().await;
             volume.flush_inside().await
         });
         match timeout(self.io_timeout, quiet).await {
@@ -277,9 +356,8 @@ impl Volume {
             }
         }
         let row = NodeRow {
-            current: self.current.get(),
             run,
-            ..*self.node_row.borrow()
+            ..self.head_ref().row()
         };
         Ok(row)
     }
@@ -299,33 +377,71 @@ impl Volume {
         self.peers.dismiss();
     }
 
-    /// The generation for new objects.
-    async fn current_generation(&self) -> Result<Generation> {
-        if let Some(generation) = self.current.get() {
-            return Ok(generation);
+    /// The generation for new objects of a node; none if it is not the head any more, and has none.
+    async fn current_generation(&self, node: &Rc<Node>) -> Result<Option<Generation>> {
+        if let Some(generation) = node.row().current {
+            return Ok(Some(generation));
         }
         let fresh = self.pool.generations.fresh().await?;
-        // Another task may have taken one meanwhile; a generation left unused costs nothing.
-        match self.current.get() {
-            Some(generation) => Ok(generation),
-            None => {
-                self.current.set(Some(fresh));
-                Ok(fresh)
-            }
+        // Another task may have taken one meanwhile; a generation left unused costs nothing. Once it is not the head,
+        // its child's cut may be below this one.
+        if !self.is_head(node) {
+            return Ok(None);
         }
+        let row = node.row();
+        let current = row.current.unwrap_or(fresh);
+        node.set_row(NodeRow {
+            current: Some(current),
+            ..row
+        });
+        Ok(Some(current))
     }
 
     /// An object leaves the map in this turn: its name is never used again (M3), and it is deleted
     /// after the commit that drops it.
-    fn bury(&self, id: ObjectId, partial: bool) {
-        if self.current.get() == Some(id.generation) {
-            self.current.set(None);
+    fn bury(&self, node: &Node, id: ObjectId, partial: bool) {
+        let row = node.row();
+        if row.current == Some(id.generation) {
+            node.set_row(NodeRow {
+                current: None,
+                ..row
+            });
         }
         if partial {
-            self.partials.forget(id);
+            node.partials.forget(id);
         }
+        self.nodes.moved();
         self.unsynced.borrow_mut().remove(&id);
         self.dead.borrow_mut().push(id);
+    }
+
+    /// All that an entry of a node named leaves the map in this turn.
+    fn bury_chain(&self, node: &Node, chain: Chain) {
+        for (id, partial) in chain.objects {
+            self.bury(node, id, partial.is_some());
+        }
+        if let Some(reference) = chain.reference {
+            self.count(reference, -1);
+        }
+    }
+
+    /// Something of the object may have been written.
+    fn wrote(&self, id: ObjectId) {
+        self.unsynced.borrow_mut().insert(id);
+        self.changed();
+    }
+
+    /// The next flush commits this node too, which is not the head.
+    fn also(&self, node: &Rc<Node>) {
+        let mut also = self.switching.also.borrow_mut();
+        if !also.iter().any(|other| Rc::ptr_eq(other, node)) {
+            also.push(node.clone());
+        }
+    }
+
+    /// One more or less names a ref, as of the next commit.
+    fn count(&self, reference: RefId, more: i64) {
+        *self.counts.borrow_mut().entry(reference).or_default() += more;
     }
 }
 

@@ -18,7 +18,9 @@ const RECORD_COST: usize = 192;
 
 pub(crate) struct Partial {
     bits: RefCell<Bitmap>,
-    below: Below,
+    below: Cell<Below>,
+    /// `below` is not what is stored: the row is written anew.
+    rewritten: Cell<bool>,
     /// Changed since the last copy.
     dirty: Cell<bool>,
     committing: Cell<bool>,
@@ -28,6 +30,23 @@ pub(crate) struct Partial {
 impl Partial {
     pub(crate) fn contains(&self, block: u32) -> bool {
         self.bits.borrow().contains(block)
+    }
+
+    pub(crate) fn below(&self) -> Below {
+        self.below.get()
+    }
+
+    /// Blocks that are valid.
+    pub(crate) fn count(&self) -> u32 {
+        self.bits.borrow().count()
+    }
+
+    /// True if it is complete with these blocks.
+    pub(crate) fn is_full_with(&self, range: BlockRange) -> bool {
+        let bits = self.bits.borrow();
+        let missing = (range.first..range.end()).filter(|block| !bits.contains(*block));
+        let missing = u32::try_from(missing.count()).expect("blocks of an object");
+        bits.count() + missing == bits.object_size().blocks()
     }
 
     pub(crate) fn is_durable(&self) -> bool {
@@ -99,15 +118,33 @@ impl Partials {
         RECORD_COST + self.object_size.blocks() as usize / 8
     }
 
-    /// A record for a new object of which nothing is valid yet; zeros lie below.
-    pub(crate) fn create(&self, id: ObjectId) -> Rc<Partial> {
-        self.insert(id, Bitmap::new(self.object_size), Below::Zeros)
+    /// A record for a new object of which nothing is valid yet.
+    pub(crate) fn create(&self, id: ObjectId, below: Below) -> Rc<Partial> {
+        self.insert(id, Bitmap::new(self.object_size), below)
+    }
+
+    /// Something else is below from now on.
+    pub(crate) fn set_below(&self, id: ObjectId, partial: &Partial, below: Below) {
+        partial.below.set(below);
+        partial.rewritten.set(true);
+        partial.dirty.set(true);
+        self.dirty.borrow_mut().insert(id);
+    }
+
+    /// Another node takes the object over, whose record is durable: it is that node's to read and change.
+    pub(crate) fn hand_over(&self, id: ObjectId) {
+        debug_assert!(!self.dirty.borrow().contains(&id), "what is changed here is committed here");
+        if let Some(token) = self.tokens.borrow_mut().remove(&id) {
+            self.records.borrow_mut().remove(&token);
+            self.budget.discharge(self.cost());
+        }
     }
 
     fn insert(&self, id: ObjectId, bits: Bitmap, below: Below) -> Rc<Partial> {
         let partial = Rc::new(Partial {
             bits: RefCell::new(bits),
-            below,
+            below: Cell::new(below),
+            rewritten: Cell::new(false),
             dirty: Cell::new(false),
             committing: Cell::new(false),
             used: Cell::new(true),
@@ -132,9 +169,19 @@ impl Partials {
 
     /// The record of an object whose entry says `partial`.
     pub(crate) async fn get(&self, id: ObjectId) -> Result<Rc<Partial>> {
+        self.find(id).await?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("the partial record of object {id} is missing; run `atoll fsck`"),
+            )
+        })
+    }
+
+    /// The record of an object that lies below another; none if it is complete.
+    pub(crate) async fn find(&self, id: ObjectId) -> Result<Option<Rc<Partial>>> {
         loop {
             if let Some(partial) = self.resident(id) {
-                return Ok(partial);
+                return Ok(Some(partial));
             }
             if !self.faulting.borrow_mut().insert(id) {
                 self.fault_ended
@@ -145,21 +192,17 @@ impl Partials {
             let read = self.read(id).await;
             self.faulting.borrow_mut().remove(&id);
             self.fault_ended.notify();
-            let row = read?;
-            return Ok(self.insert(id, row.bitmap, row.below));
+            return Ok(read?.map(|row| self.insert(id, row.bitmap, row.below)));
         }
     }
 
-    async fn read(&self, id: ObjectId) -> Result<PartialRow> {
+    async fn read(&self, id: ObjectId) -> Result<Option<PartialRow>> {
         let key = Key::partial(self.pool, id);
-        let value = self.meta.get(&key).await?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("the partial record of object {id} is missing; run `atoll fsck`"),
-            )
-        })?;
+        let Some(value) = self.meta.get(&key).await? else {
+            return Ok(None);
+        };
         let row: PartialRow = open_row(&key, &value)?;
-        if row.bitmap.object_size() != self.object_size || row.below != Below::Zeros {
+        if row.bitmap.object_size() != self.object_size {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(
@@ -167,7 +210,7 @@ impl Partials {
                 ),
             ));
         }
-        Ok(row)
+        Ok(Some(row))
     }
 
     /// Blocks whose data is complete at the store become valid. True if the object is complete now:
@@ -186,11 +229,6 @@ impl Partials {
         partial.dirty.set(true);
         self.dirty.borrow_mut().insert(id);
         false
-    }
-
-    /// True if no record is kept of the object (any more): all of it is valid.
-    pub(crate) fn is_complete(&self, id: ObjectId) -> bool {
-        !self.tokens.borrow().contains_key(&id)
     }
 
     /// The object is complete or has left the map: its record goes with the next commit.
@@ -236,10 +274,14 @@ impl Partials {
     pub(crate) fn encode(&self, copy: &PartialCopy, batch: &mut Batch) {
         for (id, partial) in &copy.written {
             let row = PartialRow {
-                below: partial.below,
+                below: partial.below.get(),
                 bitmap: partial.bits.borrow().clone(),
             };
-            batch.merge_row(Key::partial(self.pool, *id), &row);
+            let key = Key::partial(self.pool, *id);
+            match partial.rewritten.get() {
+                true => batch.put_row(key, &row),
+                false => batch.merge_row(key, &row),
+            }
         }
         for id in &copy.removed {
             batch.delete(Key::partial(self.pool, *id));

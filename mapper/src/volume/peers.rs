@@ -3,12 +3,11 @@
 
 use super::claiming::HomeClaims;
 use super::outpost::{self, Charter};
-use super::table::PageEntries;
 use super::{Lease, Volume};
 use crate::error::Result;
 use crate::handle::{ask, tell};
 use crate::local::{Epochs, GateClosed, join_all};
-use crate::types::{PageNo, ResourceId};
+use crate::types::ResourceId;
 use atoll_backends::{BlockRange, ObjectId, ObjectIndex};
 use atoll_reactor::{CoreHandle, LocalFuture, cores, now, timeout_at};
 use std::cell::{Cell, RefCell};
@@ -53,7 +52,17 @@ impl Peers {
         })
     }
 
-    fn cores(&self) -> Vec<CoreHandle> {
+    pub(super) fn begin_fence(self: &Rc<Self>, here: GateClosed) -> Fence {
+        let number = self.fences.get() + 1;
+        self.fences.set(number);
+        Fence {
+            peers: self.clone(),
+            number,
+            _here: here,
+        }
+    }
+
+    pub(super) fn cores(&self) -> Vec<CoreHandle> {
         let list = self.list.borrow();
         list.iter().map(|peer| peer.core.clone()).collect()
     }
@@ -116,6 +125,12 @@ impl Peers {
     }
 }
 
+impl Fence {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
 impl Users {
     /// Waits until all operations that run now, on any core, have ended; later ones are not waited
     /// for.
@@ -171,11 +186,6 @@ impl Volume {
         self.many_cores.then(|| self.home_claims())
     }
 
-    /// A page's entries for another core, see [`super::table::PageTable::entries`].
-    pub(crate) async fn entries(&self, page: PageNo) -> Result<Option<Arc<PageEntries>>> {
-        self.table.entries(page).await
-    }
-
     /// Another core has written, for the first time since it was asked.
     pub(crate) fn written_elsewhere(&self) {
         self.changed();
@@ -194,15 +204,9 @@ impl Volume {
     pub(super) async fn fence(&self) -> Result<Fence> {
         let deadline = now() + self.io_timeout;
         let here = timeout_at(deadline, self.gate.close()).await;
-        let number = self.peers.fences.get() + 1;
-        self.peers.fences.set(number);
         // From here on no core is admitted; dropped at any point, it lets all of them go on.
-        let fence = Fence {
-            peers: self.peers.clone(),
-            number,
-            _here: here.map_err(|_| self.busy())?,
-        };
-        let id = self.id;
+        let fence = self.peers.begin_fence(here.map_err(|_| self.busy())?);
+        let (id, number) = (self.id, fence.number);
         let closings = self.peers.cores().into_iter().map(|core| {
             LocalFuture::new(async move {
                 ask(&core, move || outpost::hold_back(id, number, deadline)).await

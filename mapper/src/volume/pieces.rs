@@ -29,6 +29,17 @@ impl Piece {
         self.bytes.start.is_multiple_of(BLOCK_SIZE) && self.bytes.end.is_multiple_of(BLOCK_SIZE)
     }
 
+    /// What of it lies in these blocks, which are some of its own.
+    pub(super) fn within(&self, blocks: BlockRange) -> Piece {
+        let start = (blocks.first * BLOCK_SIZE).max(self.bytes.start);
+        let end = (blocks.end() * BLOCK_SIZE).min(self.bytes.end);
+        Piece {
+            index: self.index,
+            bytes: start..end,
+            at: self.at + (start - self.bytes.start) as usize,
+        }
+    }
+
     /// The piece of the request's data.
     pub(super) fn of(&self, request: &SharedBuf) -> SharedBuf {
         request.slice(self.at..self.at + self.len())

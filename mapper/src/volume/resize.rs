@@ -5,15 +5,16 @@
 
 use super::io::Zeroing;
 use super::pieces::pieces;
+use super::layers::chain;
 use super::table::page_of;
 use super::{Lease, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    Entry, EntryKind, Key, KeyRange, NodeRow, ParsedKey, ResourceRow, decode_whole, unseal,
+    Entry, Key, KeyRange, NodeRow, ParsedKey, ResourceRow, decode_whole, unseal,
 };
 use crate::meta::{Batch, Cursor, Durability};
 use crate::types::PageNo;
-use atoll_backends::{ObjectId, ObjectIndex};
+use atoll_backends::ObjectIndex;
 use atoll_reactor::{spawn_detached, timeout};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,7 @@ impl Volume {
     /// Makes the volume as large as `row`, the catalogue's new row of it, says.
     pub(crate) async fn resize(self: &Rc<Self>, row: ResourceRow) -> Result<()> {
         self.check_fault()?;
+        self.settle().await?;
         match row.size.cmp(&self.size()) {
             std::cmp::Ordering::Equal => Ok(()),
             std::cmp::Ordering::Greater => self.grow(row).await,
@@ -34,12 +36,13 @@ impl Volume {
         }
     }
 
-    async fn grow(self: &Rc<Self>, row: ResourceRow) -> Result<()> {
+    /// Waits until what a shrink cut off is gone, durably.
+    pub(super) async fn trim_ended(self: &Rc<Self>) -> Result<()> {
         let ended =
-            || (self.node_row.borrow().trim.is_none() || !self.trimming.get()).then_some(());
+            || (self.head_ref().row().trim.is_none() || !self.trimming.get()).then_some(());
         let waited = timeout(self.io_timeout, self.trimmed.until(ended)).await;
         self.check_fault()?;
-        if waited.is_err() || self.node_row.borrow().trim.is_some() {
+        if waited.is_err() || self.head_ref().row().trim.is_some() {
             self.start_trim();
             return Err(Error::new(
                 ErrorKind::Busy,
@@ -49,6 +52,11 @@ impl Volume {
                 ),
             ));
         }
+        Ok(())
+    }
+
+    async fn grow(self: &Rc<Self>, row: ResourceRow) -> Result<()> {
+        self.trim_ended().await?;
         let mut batch = Batch::new();
         batch.put_row(Key::resource(self.id), &row);
         self.meta.commit(batch, Durability::Synced).await?;
@@ -65,13 +73,16 @@ impl Volume {
             first_beyond.min(self.size()) - row.size,
             self.pool.object_size,
         ) {
-            self.zero_piece(piece, Zeroing::ZeroUnmap, &Lease::unlimited())
-                .await?;
+            // What it inherits there is masked by where inheriting ends.
+            if self.spot(piece.index).await?.entry() != Entry::ABSENT {
+                self.zero_piece(piece, Zeroing::ZeroUnmap, &Lease::unlimited())
+                    .await?;
+            }
         }
         self.flush_inside().await?;
         // A trim that ends now ends before or after it, and sees which.
         let _rows = self.row_changes.close().await;
-        let before = *self.node_row.borrow();
+        let before = self.head_ref().row();
         let node_row = NodeRow {
             trim: Some(
                 before
@@ -84,17 +95,20 @@ impl Volume {
         let mut batch = Batch::new();
         batch.set_frees(true);
         batch.put_row(Key::resource(self.id), &row);
-        batch.put_row(Key::node(self.node), &node_row);
+        batch.put_row(Key::node(self.node()), &node_row);
         self.meta.commit(batch, Durability::Synced).await?;
-        self.node_row.replace(node_row);
+        self.head_ref().set_row(node_row);
         self.shared.size.store(row.size, Ordering::Release);
+        // What was inherited beyond is not any more.
+        self.views.retire_all();
+        self.nodes.moved();
         self.start_trim();
         Ok(())
     }
 
     /// Goes on with what a shrink left to do, if anything.
     pub(crate) fn start_trim(self: &Rc<Self>) {
-        let nothing = self.node_row.borrow().trim.is_none();
+        let nothing = self.head_ref().row().trim.is_none();
         if nothing || self.shared.is_faulted() || self.trimming.replace(true) {
             return;
         }
@@ -112,7 +126,7 @@ impl Volume {
 
     async fn trim(&self) -> Result<()> {
         loop {
-            let Some(trim) = self.node_row.borrow().trim else {
+            let Some(trim) = self.head_ref().row().trim else {
                 return Ok(());
             };
             let first = trim / u64::from(self.pool.object_size.bytes());
@@ -122,7 +136,7 @@ impl Volume {
             }
             self.flush_inside().await?;
             let _rows = self.row_changes.close().await;
-            let before = *self.node_row.borrow();
+            let before = self.head_ref().row();
             if before.trim != Some(trim) {
                 // Shrunk again meanwhile.
                 continue;
@@ -133,9 +147,9 @@ impl Volume {
             };
             let mut batch = Batch::new();
             batch.set_frees(true);
-            batch.put_row(Key::node(self.node), &node_row);
+            batch.put_row(Key::node(self.node()), &node_row);
             self.meta.commit(batch, Durability::Synced).await?;
-            self.node_row.replace(node_row);
+            self.head_ref().set_row(node_row);
         }
     }
 
@@ -146,7 +160,7 @@ impl Volume {
             return Ok(true);
         };
         let (first_page, first_slot) = page_of(first);
-        let mut rows = Cursor::new(KeyRange::groups_of(self.node));
+        let mut rows = Cursor::new(KeyRange::groups_of(self.node()));
         let mut trimmed = 0;
         loop {
             let pairs = rows.next(&*self.meta, SCAN_ROWS).await?;
@@ -181,13 +195,14 @@ impl Volume {
     }
 
     async fn trim_page(&self, page_no: PageNo, from: u16) -> Result<()> {
-        let page = self.table.page(page_no).await?;
         for slot in from..crate::types::ENTRIES_PER_PAGE as u16 {
-            let entry = page.get(slot);
-            if let EntryKind::Object(generation) = entry.kind() {
-                let index = page_no.index(usize::from(slot));
-                self.table.set(page_no, &page, slot, Entry::ABSENT);
-                self.bury(ObjectId::new(generation, index), entry.is_partial());
+            let index = page_no.index(usize::from(slot));
+            let spot = self.spot(index).await?;
+            let entry = spot.entry();
+            if entry != Entry::ABSENT {
+                let chain = chain(&spot.node, index, entry).await?;
+                self.bury_chain(&spot.node, chain);
+                self.set_entry(&spot.node, page_no, &spot.page, slot, Entry::ABSENT);
             }
         }
         self.changed();

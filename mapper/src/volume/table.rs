@@ -6,7 +6,7 @@
 use crate::budget::{Budget, Evictable, Eviction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    Entry, EntryKind, FormatError, Key, Slots, decode_page, decode_whole, encode_delta,
+    CountRow, Entry, EntryKind, FormatError, Key, Slots, decode_page, decode_whole, encode_delta,
     encode_whole, uniform, unseal,
 };
 use crate::local::WaitQueue;
@@ -36,11 +36,19 @@ impl SlotSet {
         self.0[usize::from(slot) / 64] & (1 << (slot % 64)) != 0
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn full() -> SlotSet {
+        SlotSet([u64::MAX; SLOTS / 64])
+    }
+
+    pub(super) fn remove(&mut self, slot: u16) {
+        self.0[usize::from(slot) / 64] &= !(1 << (slot % 64));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
         self.0 == [0; SLOTS / 64]
     }
 
-    fn iter(self) -> impl Iterator<Item = u16> {
+    pub(super) fn iter(self) -> impl Iterator<Item = u16> {
         (0..SLOTS as u16).filter(move |slot| self.contains(*slot))
     }
 }
@@ -62,7 +70,7 @@ pub(crate) struct PageEntries {
 }
 
 impl PageEntries {
-    fn new(slots: &Slots) -> Arc<PageEntries> {
+    pub(super) fn new(slots: &Slots) -> Arc<PageEntries> {
         Arc::new(PageEntries {
             slots: std::array::from_fn(|slot| AtomicU64::new(slots[slot].to_bits())),
             retired: AtomicBool::new(false),
@@ -76,12 +84,17 @@ impl PageEntries {
         (!self.retired.load(Ordering::Acquire)).then_some(entry)
     }
 
+    /// True if it is in use and all entries are this one.
+    pub(super) fn is_all(&self, entry: Entry) -> bool {
+        (0..SLOTS as u16).all(|slot| self.get(slot) == Some(entry))
+    }
+
     fn load(&self, slot: u16) -> Entry {
         let bits = self.slots[usize::from(slot)].load(Ordering::Acquire);
         Entry::from_bits(bits).expect("only entries are stored")
     }
 
-    fn store(&self, slot: u16, entry: Entry) {
+    pub(super) fn store(&self, slot: u16, entry: Entry) {
         self.slots[usize::from(slot)].store(entry.to_bits(), Ordering::Release);
     }
 
@@ -93,8 +106,24 @@ impl PageEntries {
         slots
     }
 
-    fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+    }
+}
+
+/// The entries of a page as they are at hand.
+pub(super) enum PageSlots {
+    /// All 512 are this one.
+    Uniform(Entry),
+    Page(Rc<Page>),
+}
+
+impl PageSlots {
+    pub(super) fn get(&self, slot: u16) -> Entry {
+        match self {
+            PageSlots::Uniform(entry) => *entry,
+            PageSlots::Page(page) => page.get(slot),
+        }
     }
 }
 
@@ -133,6 +162,8 @@ struct Group {
 #[derive(Default)]
 pub(crate) struct TableCopy {
     pages: Vec<(PageNo, Rc<Page>, Persisted)>,
+    /// Entries that name an object now and did not before, less those that do not any more.
+    objects: i64,
 }
 
 pub(crate) struct PageTable {
@@ -143,6 +174,8 @@ pub(crate) struct PageTable {
     pages: RefCell<HashMap<PageNo, Rc<Page>>>,
     groups: RefCell<HashMap<GroupNo, Rc<Group>>>,
     dirty: RefCell<HashSet<PageNo>>,
+    /// As in [`TableCopy`], since the last copy.
+    objects: Cell<i64>,
     faulting: RefCell<HashSet<Place>>,
     fault_ended: WaitQueue,
     /// Commits that ended; a group read that began before one of them may be old.
@@ -179,6 +212,7 @@ impl PageTable {
             pages: RefCell::default(),
             groups: RefCell::default(),
             dirty: RefCell::default(),
+            objects: Cell::new(0),
             faulting: RefCell::default(),
             fault_ended: WaitQueue::default(),
             commits: Cell::new(0),
@@ -227,6 +261,29 @@ impl PageTable {
         }
     }
 
+    /// The entries of a page, to look at all of them in one turn.
+    pub(super) async fn slots(&self, page_no: PageNo) -> Result<PageSlots> {
+        loop {
+            if let Some(page) = self.pages.borrow().get(&page_no) {
+                page.used.set(true);
+                return Ok(PageSlots::Page(page.clone()));
+            }
+            match self.group_slot(page_no) {
+                Some(entry) if entry.kind() != EntryKind::Row => {
+                    return Ok(PageSlots::Uniform(entry));
+                }
+                _ => self.fault(page_no).await?,
+            }
+        }
+    }
+
+    /// Other cores are not to look at its pages any more: another node shows what they want to know.
+    pub(super) fn retire_all(&self) {
+        for page in self.pages.borrow().values() {
+            page.entries.retire();
+        }
+    }
+
     /// The entries of a page, for another core; `None` if all of them are absent and the page is
     /// not resident.
     pub(crate) async fn entries(&self, page_no: PageNo) -> Result<Option<Arc<PageEntries>>> {
@@ -242,6 +299,9 @@ impl PageTable {
 
     /// Changes an entry of a held page.
     pub(crate) fn set(&self, page_no: PageNo, page: &Page, slot: u16, entry: Entry) {
+        let named = |entry: Entry| i64::from(entry.names_object());
+        let more = named(entry) - named(page.get(slot));
+        self.objects.set(self.objects.get() + more);
         page.entries.store(slot, entry);
         let mut dirty = page.dirty.get();
         dirty.insert(slot);
@@ -369,7 +429,10 @@ impl PageTable {
         let mut numbers: Vec<PageNo> = self.dirty.borrow_mut().drain().collect();
         numbers.sort_unstable();
         let pages = self.pages.borrow();
-        let mut copy = TableCopy::default();
+        let mut copy = TableCopy {
+            objects: self.objects.take(),
+            ..TableCopy::default()
+        };
         for page_no in numbers {
             let page = pages
                 .get(&page_no)
@@ -421,6 +484,10 @@ impl PageTable {
                 }
             }
         }
+        if copy.objects != 0 {
+            let count = copy.objects;
+            batch.merge_row(Key::usage(self.node), &CountRow { count });
+        }
         for (group_no, changes) in group_deltas {
             batch.merge(
                 Key::group(self.node, group_no),
@@ -448,6 +515,7 @@ impl PageTable {
 
     /// The copy was refused without effect: its changes are changes still.
     pub(crate) fn not_committed(&self, copy: TableCopy) {
+        self.objects.set(self.objects.get() + copy.objects);
         let mut dirty = self.dirty.borrow_mut();
         for (page_no, page, _) in copy.pages {
             let mut slots = page.dirty.get();

@@ -10,3 +10,4 @@ mod late;
 mod names;
 mod objects;
 mod resizing;
+mod smoke;

@@ -3,10 +3,9 @@
 use super::store::*;
 use crate::fsck::{FindingKind as Kind, MEMORY_LIMIT, Options};
 
-type Change = (&'static str, fn(&mut Store));
 type Case = (&'static str, Kind, fn(&mut Store));
 
-fn expect(cases: &[Case]) {
+pub fn expect(cases: &[Case]) {
     for (name, kind, corrupt) in cases {
         let mut store = Store::healthy();
         corrupt(&mut store);
@@ -25,7 +24,7 @@ fn expect(cases: &[Case]) {
     }
 }
 
-fn set_node(store: &mut Store, number: u64, change: impl FnOnce(&mut Node)) {
+pub fn set_node(store: &mut Store, number: u64, change: impl FnOnce(&mut Node)) {
     let mut row = node(number);
     change(&mut row);
     store.set(key_node(number), row.body());
@@ -79,7 +78,7 @@ fn rows_that_cannot_be_used() {
             raw(s, key_name("vol"), |v| v.truncate(3))
         }),
         ("an empty value", Kind::Unsealed, |s| {
-            raw(s, bytes![[0x31], be(1), be(2)], |v| v.clear())
+            raw(s, key_child(1, 2), |v| v.clear())
         }),
         ("a value of another key", Kind::Unsealed, |s| {
             s.raw
@@ -114,7 +113,7 @@ fn rows_that_cannot_be_used() {
             s.set(key32(0x11, 0), le(5).to_vec())
         }),
         ("a body in table 31", Kind::Malformed, |s| {
-            s.set(bytes![[0x31], be(1), be(2)], vec![0])
+            s.set(key_child(1, 2), vec![0])
         }),
         ("a group beyond the last", Kind::Malformed, |s| {
             s.set(key_map(0x40, 1, 1 << 22), vec![0])
@@ -210,6 +209,7 @@ fn the_store_pools_and_counters() {
             s.remove(&key32(0x10, 1));
             s.remove(&key_map(0x41, 3, 0));
             s.set(key_map(0x40, 3, 0), vec![0]);
+            s.usage(3, 0);
             s.set(
                 key_node(3),
                 Node {
@@ -270,6 +270,13 @@ fn names_resources_and_exports() {
         ("a volume on a frozen node", Kind::NodeState, |s| {
             set_node(s, 3, |n| n.state = FROZEN)
         }),
+        ("an image on a head", Kind::NodeState, |s| {
+            s.set(key_resource(3), resource(3, 3, 1 << 20, "small"))
+        }),
+        ("a file on a dying node", Kind::NodeState, |s| {
+            s.set(key_resource(8), resource(4, 4, 1 << 30, "new"));
+            s.set(key_name("new"), uuid(8).to_vec());
+        }),
         ("a volume on a dying node", Kind::NodeState, |s| {
             set_node(s, 3, |n| n.state = DYING)
         }),
@@ -296,34 +303,80 @@ fn the_tree_of_nodes() {
             s.set(vec![3, 1], le(6).to_vec());
         }),
         ("a parent that is dying", Kind::NodeState, |s| {
-            s.set(bytes![[0x31], be(4), be(3)], vec![]);
+            s.set(key_child(4, 3), vec![]);
             set_node(s, 3, |n| (n.parent, n.depth) = (4, 1));
         }),
         ("no parent", Kind::ParentMissing, |s| {
-            s.set(bytes![[0x31], be(9), be(3)], vec![]);
+            s.set(key_child(9, 3), vec![]);
             set_node(s, 3, |n| (n.parent, n.depth) = (9, 1));
         }),
         ("a cycle", Kind::ParentCycle, |s| {
-            s.set(bytes![[0x31], be(1), be(1)], vec![]);
+            s.set(key_child(1, 1), vec![]);
             set_node(s, 1, |n| n.parent = 1);
         }),
-        ("a wrong depth", Kind::Depth, |s| {
-            set_node(s, 2, |n| n.depth = 2)
+        ("a cycle of two", Kind::ParentCycle, |s| {
+            s.set(
+                key_node(5),
+                Node {
+                    state: FROZEN,
+                    parent: 1,
+                    depth: 2,
+                    ..node(4)
+                }
+                .body(),
+            );
+            s.set(key_child(5, 1), vec![]);
+            s.set(key_child(1, 5), vec![]);
+            set_node(s, 1, |n| (n.parent, n.depth) = (5, 1));
+            set_node(s, 2, |n| n.depth = 2);
+            s.usage(5, 0);
+            s.set(vec![3, 1], le(6).to_vec());
         }),
+        ("the parent's depth", Kind::Depth, |s| {
+            set_node(s, 2, |n| n.depth = 0)
+        }),
+        ("a dying node with a parent", Kind::NodeState, |s| {
+            s.set(key_child(1, 4), vec![]);
+            set_node(s, 4, |n| (n.parent, n.depth) = (1, 1));
+        }),
+        (
+            "a dying node with a row of a child",
+            Kind::ChildTable,
+            |s| s.set(key_child(4, 3), vec![]),
+        ),
         ("depth without a parent", Kind::Depth, |s| {
             set_node(s, 3, |n| n.depth = 1)
         }),
         ("no row of the child", Kind::ChildTable, |s| {
-            s.remove(&bytes![[0x31], be(1), be(2)])
+            s.remove(&key_child(1, 2))
         }),
         ("a row of no child", Kind::ChildTable, |s| {
-            s.set(bytes![[0x31], be(1), be(3)], vec![])
+            s.set(key_child(1, 3), vec![])
         }),
         ("inheriting without a parent", Kind::InheritEnd, |s| {
             set_node(s, 3, |n| n.inherit_end = 4096)
         }),
         ("inheriting beyond the end", Kind::InheritEnd, |s| {
             set_node(s, 2, |n| n.inherit_end += 4096)
+        }),
+        ("inheriting more than a volume has", Kind::InheritEnd, |s| {
+            s.remove(&key_resource(1));
+            s.remove(&key_name("snap"));
+            set_node(s, 1, |n| {
+                (n.parent, n.depth, n.inherit_end) = (5, 1, (1 << 50) + 4096)
+            });
+            set_node(s, 2, |n| n.depth = 2);
+            s.set(
+                key_node(5),
+                Node {
+                    state: FROZEN,
+                    ..node(4)
+                }
+                .body(),
+            );
+            s.set(key_child(5, 1), vec![]);
+            s.usage(5, 0);
+            s.set(vec![3, 1], le(6).to_vec());
         }),
         ("an odd inherit_end", Kind::InheritEnd, |s| {
             set_node(s, 2, |n| n.inherit_end -= 1)
@@ -394,234 +447,11 @@ fn groups_pages_and_entries() {
                 key_map(0x40, 3, 0),
                 slots(&[(0, 1, ROW, 0), (9, 1, OBJ, MARK)]),
             );
+            s.usage(3, 3 + 512);
         }),
         ("an entry above the pool's mark", Kind::AboveMark, |s| {
             s.pool_mark = 0x40
         }),
         ("no mark", Kind::AboveMark, |s| s.remove(&key32(0x11, 1))),
     ]);
-}
-
-#[test]
-fn partial_records() {
-    expect(&[
-        ("no record", Kind::PartialMissing, |s| {
-            s.remove(&key_object(0x50, 2, 3))
-        }),
-        (
-            "records missing in a uniform page",
-            Kind::PartialMissing,
-            |s| {
-                s.set(
-                    key_map(0x40, 1, 0),
-                    slots(&[(0, 1, ROW, 0), (1, 1, OBJ | PARTIAL, 1)]),
-                );
-            },
-        ),
-        ("a record of a complete object", Kind::PartialFlag, |s| {
-            s.set(key_object(0x50, 1, 1), vec![1, 1, 0])
-        }),
-        ("a record of nothing", Kind::PartialOrphan, |s| {
-            s.set(key_object(0x50, 1, 2), vec![1, 1, 0])
-        }),
-        ("a record of a dead object", Kind::PartialOrphan, |s| {
-            s.set(key_object(0x50, 0x40, 1), vec![1, 1, 0])
-        }),
-        ("a record of a complete ref", Kind::PartialFlag, |s| {
-            s.set(key_object(0x50, 3, 40), vec![1, 1, 0])
-        }),
-        ("a short bitmap", Kind::BitmapLength, |s| {
-            s.set(key_object(0x50, 2, 3), vec![1, 1])
-        }),
-        ("a long bitmap", Kind::BitmapLength, |s| {
-            s.set(key_object(0x50, 2, 3), vec![1, 1, 0, 0])
-        }),
-        ("a full bitmap", Kind::BitmapFull, |s| {
-            s.set(key_object(0x50, 2, 3), vec![1, 0xff, 0xff])
-        }),
-        ("an unknown below", Kind::Malformed, |s| {
-            s.set(key_object(0x50, 2, 3), vec![3, 1, 0])
-        }),
-        ("a chain that does not end", Kind::BelowChain, |s| {
-            s.set(key_object(0x50, 9, 5), bytes![[2], le(0x10), le(5), [1, 0]]);
-        }),
-        ("nothing below", Kind::ObjectMissing, |s| {
-            s.objects.remove(&(9, 5));
-        }),
-    ]);
-}
-
-#[test]
-fn counted_objects() {
-    expect(&[
-        ("a count too high", Kind::CountWrong, |s| {
-            s.set(key_ref(0x61, 1), le(3).to_vec())
-        }),
-        ("a negative count", Kind::CountWrong, |s| {
-            s.set(key_ref(0x61, 1), le(u64::MAX).to_vec())
-        }),
-        ("no count", Kind::CountWrong, |s| {
-            s.remove(&key_ref(0x61, 1))
-        }),
-        ("a count of nothing", Kind::CountWrong, |s| {
-            s.set(key_ref(0x61, 2), le(1).to_vec())
-        }),
-        ("a below that is not counted", Kind::CountWrong, |s| {
-            s.set(
-                key_object(0x50, 0x10, 5),
-                bytes![[2], le(3), le(40), [1, 0x80]],
-            );
-            s.objects.remove(&(9, 5));
-        }),
-        ("a ref that nothing names", Kind::RefUnused, |s| {
-            s.set(key_ref(0x60, 2), bytes![le(3), le(41), [0]]);
-            s.set(key_ref(0x61, 2), le(0).to_vec());
-            s.objects.insert((3, 41));
-        }),
-        ("an entry of no ref", Kind::RefMissing, |s| {
-            s.set(
-                key_map(0x40, 3, 0),
-                slots(&[(0, 1, ROW, 0), (9, 1, REF, 2)]),
-            );
-        }),
-        (
-            "a partial ref without a record",
-            Kind::PartialMissing,
-            |s| {
-                s.set(
-                    key_map(0x41, 2, 0),
-                    slots(&[
-                        (0, 1, OBJ, 0x10),
-                        (5, 1, OBJ | PARTIAL, 0x10),
-                        (6, 1, REF | PARTIAL, 1),
-                        (7, 1, REF, 1),
-                    ]),
-                );
-            },
-        ),
-        ("content that is not found", Kind::ContentTable, |s| {
-            s.remove(&bytes![key32(0x62, 1), SHA])
-        }),
-        ("content of no ref", Kind::ContentTable, |s| {
-            s.set(bytes![key32(0x62, 1), [1; 32]], le(2).to_vec())
-        }),
-        ("content of another ref", Kind::ContentTable, |s| {
-            s.set(bytes![key32(0x62, 1), [1; 32]], le(1).to_vec())
-        }),
-        ("content larger than an object", Kind::ContentTable, |s| {
-            s.set(
-                key_ref(0x60, 1),
-                bytes![le(3), le(40), [1], SHA, (OBJECT as u32 + 1).to_le_bytes()],
-            );
-        }),
-        ("the object of a ref is gone", Kind::ObjectMissing, |s| {
-            s.objects.remove(&(3, 40));
-        }),
-    ]);
-}
-
-#[test]
-fn objects_of_maps_and_pools() {
-    expect(&[
-        ("an object is gone", Kind::ObjectMissing, |s| {
-            s.objects.remove(&(1, 800));
-        }),
-        ("one object of two nodes", Kind::ObjectShared, |s| {
-            s.set(
-                key_map(0x40, 2, 0),
-                slots(&[(0, 1, ROW, 0), (1, 1, OBJ, 1)]),
-            );
-        }),
-        (
-            "one object of an entry and a ref",
-            Kind::ObjectShared,
-            |s| {
-                s.set(
-                    key_ref(0x60, 1),
-                    bytes![le(1), le(40 + 512), [1], SHA, 4096_u32.to_le_bytes()],
-                );
-                s.objects.remove(&(3, 40));
-            },
-        ),
-        (
-            "own objects of one generation in two heads",
-            Kind::GenerationShared,
-            |s| {
-                set_node(s, 2, |n| n.cut = 0x10);
-                s.set(
-                    key_map(0x40, 2, 0),
-                    slots(&[(0, 1, ROW, 0), (1, 1, OBJ, 0x22)]),
-                );
-                s.set(
-                    key_map(0x40, 3, 0),
-                    slots(&[(0, 1, ROW, 0), (9, 1, OBJ, 0x22)]),
-                );
-                s.objects.extend((512..1024).map(|index| (0x22, index)));
-            },
-        ),
-        (
-            "own objects of another head's current generation",
-            Kind::GenerationShared,
-            |s| {
-                set_node(s, 3, |n| n.current = 0x10);
-            },
-        ),
-        ("a dead object in a map", Kind::DeadNamed, |s| {
-            s.set(key_object(0x70, 1, 900), le(1).to_vec())
-        }),
-        ("a dead range over a map", Kind::DeadNamed, |s| {
-            s.set(key_object(0x70, 1, 100), le(1 << 30).to_vec())
-        }),
-        ("a dead object below another", Kind::DeadNamed, |s| {
-            s.set(key_object(0x70, 9, 5), le(1).to_vec())
-        }),
-        ("a dead object that is trimmed", Kind::DeadNamed, |s| {
-            s.set(key_object(0x70, 0x21, 20), le(1).to_vec())
-        }),
-        ("an object that is dead twice", Kind::DeadTwice, |s| {
-            s.set(key_object(0x70, 0x40, 2), le(9).to_vec())
-        }),
-        ("a leaked object above the mark", Kind::AboveMark, |s| {
-            s.objects.insert((MARK, 0));
-        }),
-    ]);
-}
-
-#[test]
-fn what_a_deletion_or_a_crash_leaves_is_no_error() {
-    let legal: [Change; 8] = [
-        ("no object of a dying node is left", |s| {
-            s.objects.retain(|(generation, _)| *generation != 0x30)
-        }),
-        ("dead objects are gone", |s| {
-            s.objects.retain(|(generation, _)| *generation != 0x40)
-        }),
-        ("a dying node's object is dead too", |s| {
-            s.set(key_object(0x70, 0x30, 600), le(1).to_vec())
-        }),
-        ("a trimmed object is gone", |s| {
-            s.objects.remove(&(0x21, 20));
-        }),
-        ("the pool's mark is higher", |s| s.pool_mark = 2 * MARK),
-        ("the catalogue's mark is higher", |s| {
-            s.set(key32(0x11, 1), le(2 * MARK).to_vec())
-        }),
-        ("what lay below a dying node's object is gone", |s| {
-            s.set(key_map(0x40, 4, 0), slots(&[(0, 1, ROW, 0)]));
-            s.set(key_map(0x41, 4, 0), slots(&[(0, 1, OBJ | PARTIAL, 0x30)]));
-            s.set(key_object(0x50, 0x30, 0), bytes![[2], le(8), le(0), [1, 0]]);
-        }),
-        ("a below of an object that an ancestor's entry names", |s| {
-            s.set(
-                key_object(0x50, 0x10, 5),
-                bytes![[2], le(1), le(513), [1, 0x80]],
-            );
-        }),
-    ];
-    for (name, change) in legal {
-        let mut store = Store::healthy();
-        change(&mut store);
-        let report = run(&store, Options::default(), MEMORY_LIMIT);
-        assert_eq!(kinds(&report), [], "{name}: {:#?}", report.findings);
-    }
 }

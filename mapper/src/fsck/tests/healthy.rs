@@ -1,6 +1,6 @@
 //! What the check says of a store that is as it should be, and that bytes of any kind do no harm.
 
-use super::store::{Reader, Store, be, bytes, kinds, object_id, run, seal};
+use super::store::{OBJECT, Reader, Store, be, bytes, kinds, object_id, run, seal};
 use crate::fsck::bytes::crc32c;
 use crate::fsck::{
     FindingKind, MAX_FINDINGS_PER_KIND, MEMORY_LIMIT, Options, Progress, Report, Severity, Step,
@@ -25,7 +25,12 @@ fn a_healthy_store_has_no_errors_and_its_leaks_and_deletions_are_counted() {
         .iter()
         .map(|(kind, count)| (*kind, *count))
         .collect();
-    assert_eq!(found, [(FindingKind::Leaked, 1), (FindingKind::Pending, 1)]);
+    let expected = [
+        FindingKind::Leaked,
+        FindingKind::Pending,
+        FindingKind::Collecting,
+    ];
+    assert_eq!(found, expected.map(|kind| (kind, 1)));
     let totals = &report.totals;
     assert_eq!((totals.pools, totals.resources, totals.nodes), (1, 3, 4));
     // Node 1: 515; node 2: 2 and 2 refs; node 3: 3; node 4: 512.
@@ -36,6 +41,11 @@ fn a_healthy_store_has_no_errors_and_its_leaks_and_deletions_are_counted() {
         (1, 4096, 3)
     );
     assert_eq!(totals.read, 525 - 1 - 3);
+    assert_eq!(
+        (totals.dying_objects, totals.dying_bytes),
+        (512, 512 * OBJECT)
+    );
+    assert_eq!((totals.unnamed_objects, totals.dead_refs), (0, 0));
     assert_eq!(
         (totals.rows[&0x40], totals.rows[&0x41], totals.rows[&0x61]),
         (4, 3, 1)
@@ -104,7 +114,7 @@ fn objects_of_a_pool_that_is_not_open_are_not_checked_and_the_report_says_so() {
     assert!(report.is_clean());
     assert_eq!(
         report.counts.keys().copied().collect::<Vec<_>>(),
-        [FindingKind::NotChecked]
+        [FindingKind::Collecting, FindingKind::NotChecked]
     );
     assert_eq!((report.totals.listed, report.totals.read), (0, 0));
 }
@@ -139,8 +149,8 @@ fn progress_tells_every_step_of_a_store_without_a_pool() {
 
 fn any_table() -> impl Strategy<Value = u8> {
     let known = [
-        1, 2, 3, 0x10, 0x11, 0x12, 0x20, 0x21, 0x22, 0x30, 0x31, 0x40, 0x41, 0x50, 0x60, 0x61,
-        0x62, 0x70,
+        1, 2, 3, 0x10, 0x11, 0x12, 0x20, 0x21, 0x22, 0x30, 0x31, 0x32, 0x40, 0x41, 0x50, 0x60,
+        0x61, 0x62, 0x70,
     ];
     prop_oneof![9 => proptest::sample::select(known.to_vec()), 1 => any::<u8>()]
 }
@@ -159,7 +169,7 @@ fn any_key() -> impl Strategy<Value = Vec<u8>> {
         (any_table(), 0_u32..3, 0_u64..5, 0_u64..9).prop_map(|(table, pool, first, second)| {
             match table {
                 0x40 | 0x41 => bytes![[table], be(first), pool.to_be_bytes()],
-                0x30 => bytes![[table], be(first)],
+                0x30 | 0x32 => bytes![[table], be(first)],
                 0x31 => bytes![[table], be(first), be(second)],
                 0x50 | 0x70 => bytes![[table], pool.to_be_bytes(), be(first), be(second)],
                 0x60 | 0x61 => bytes![[table], pool.to_be_bytes(), be(first)],
@@ -203,10 +213,10 @@ proptest! {
 
     #[test]
     fn no_body_panics(body in any_bytes(600), table in any_table()) {
-        use crate::fsck::{rows, slots};
+        use crate::fsck::{keys, rows, slots};
         let name = crate::fsck::names::Name::new(1, 1, 1).unwrap();
         let _ = slots::slots(&body);
-        let _ = rows::Key::parse(&bytes![[table], body.clone()]);
+        let _ = keys::Key::parse(&bytes![[table], body.clone()]);
         let _ = (rows::superblock(&body), rows::run_state(&body), rows::pool_body(&body));
         let _ = (rows::resource(&body), rows::node_body(&body), rows::partial(1, &body));
         let _ = (rows::counted(1, &body), rows::content(&body), rows::dead(name, &body));

@@ -3,4 +3,5 @@
 mod corruptions;
 mod failures;
 mod healthy;
+mod objects;
 mod store;

@@ -75,6 +75,14 @@ pub fn key_ref(table: u8, id: u64) -> Vec<u8> {
     bytes![key32(table, 1), be(id)]
 }
 
+pub fn key_usage(node: u64) -> Vec<u8> {
+    bytes![[0x32], be(node)]
+}
+
+pub fn key_child(parent: u64, child: u64) -> Vec<u8> {
+    bytes![[0x31], be(parent), be(child)]
+}
+
 pub fn key_resource(last: u8) -> Vec<u8> {
     bytes![[0x20], uuid(last)]
 }
@@ -235,6 +243,11 @@ impl Store {
         );
     }
 
+    /// What table 32 says of a node.
+    pub fn usage(&mut self, node: u64, entries: u64) {
+        self.set(key_usage(node), le(entries).to_vec());
+    }
+
     pub fn sealed(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut rows: BTreeMap<_, _> = self
             .rows
@@ -295,7 +308,10 @@ fn catalogue(store: &mut Store) {
     for number in 1..=4 {
         store.set(key_node(number), node(number).body());
     }
-    store.set(bytes![[0x31], be(1), be(2)], Vec::new());
+    store.set(key_child(1, 2), Vec::new());
+    for (node, entries) in [(1, 515), (2, 4), (3, 3), (4, 512)] {
+        store.usage(node, entries);
+    }
 }
 
 fn maps(store: &mut Store) {

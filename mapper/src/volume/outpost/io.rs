@@ -177,13 +177,14 @@ impl Outpost {
         // Writes of this core take turns here, those of others keep off by the claim.
         let _held = lease.within(self.locks.lock(piece.index, blocks)).await?;
         // Fetches the page where it is not here yet; what counts is the look under the claim.
-        if writable(self.lookup(piece.index).await?).is_none() {
+        if self.writable(self.lookup(piece.index).await?).is_none() {
             return Ok(Tried::NotHere);
         }
         let Some(_claim) = self.claim(piece, blocks) else {
             return Ok(Tried::NotHere);
         };
-        let Some(generation) = self.resident(piece.index).and_then(writable) else {
+        let resident = self.resident(piece.index);
+        let Some(generation) = resident.and_then(|entry| self.writable(entry)) else {
             return Ok(Tried::NotHere);
         };
         self.shared.check_fault(self.id)?;
@@ -215,6 +216,16 @@ impl Outpost {
         Some(claim)
     }
 
+    /// The generation of an object that is written in place: complete, and of this volume alone.
+    fn writable(&self, entry: crate::format::Entry) -> Option<Generation> {
+        match entry.kind() {
+            EntryKind::Object(generation) if !entry.is_partial() && !entry.is_frozen() => {
+                Some(generation).filter(|generation| self.shared.is_own(*generation))
+            }
+            _ => None,
+        }
+    }
+
     fn object_size(&self) -> atoll_backends::ObjectSize {
         self.admitted().pool.object_size
     }
@@ -225,16 +236,6 @@ impl Outpost {
         self.shared
             .check_range(self.id, start, piece.len() as u64)?;
         self.shared.check_fault(self.id)
-    }
-}
-
-/// The generation of an object that is written in place: complete, and of this volume alone.
-fn writable(entry: crate::format::Entry) -> Option<Generation> {
-    match entry.kind() {
-        EntryKind::Object(generation) if !entry.is_partial() && !entry.is_frozen() => {
-            Some(generation)
-        }
-        _ => None,
     }
 }
 

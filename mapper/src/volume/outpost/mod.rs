@@ -105,6 +105,12 @@ impl Outposts {
         admitted.map(|()| outpost)
     }
 
+    /// What runs on each of them.
+    pub(crate) fn epochs(&self) -> Vec<Rc<Epochs>> {
+        let by_id = self.by_id.borrow();
+        by_id.values().map(|outpost| outpost.epochs.clone()).collect()
+    }
+
     fn find(&self, id: ResourceId) -> Option<Rc<Outpost>> {
         self.by_id.borrow().get(&id).cloned()
     }
@@ -161,6 +167,21 @@ pub(super) async fn hold_back(id: ResourceId, number: u64, deadline: Instant) ->
             format!("volume {id}: I/O on core {} goes on", core_id()),
         )
     })?;
+    if outpost.lifted.get() < number {
+        outpost.fence.replace(Some((number, closed)));
+    }
+    Ok(())
+}
+
+/// Holds back what would begin here; does not wait for what runs.
+pub(super) fn hold(id: ResourceId, number: u64) -> Result<()> {
+    let Some(outpost) = find(id) else {
+        return Ok(());
+    };
+    let Some(closed) = outpost.gate.shut() else {
+        let text = format!("volume {id}: core {} holds it back already", core_id());
+        return Err(Error::new(ErrorKind::Busy, text));
+    };
     if outpost.lifted.get() < number {
         outpost.fence.replace(Some((number, closed)));
     }

@@ -1,20 +1,21 @@
-//! Giving space back: objects that left a map, and whole nodes that no resource has any more.
+//! Giving space back: objects that left a map. What the collector does with whole nodes is in its parts.
 //!
 //! **Invariant:** an object is deleted after the batch that dropped it is durable and the operations
 //! that began before have ended (M8). A crash repeats deletions, which is harmless.
 
-use crate::core_state::CoreState;
+pub(crate) mod reap;
+
+use crate::core_state::{CoreState, core_state};
 use crate::error::Result;
-use crate::format::{
-    DeadRow, Entry, EntryKind, Key, KeyRange, ParsedKey, decode_page, decode_whole, encode_delta,
-    open_row, unseal,
-};
+use crate::format::{DeadRow, Key, KeyRange, ParsedKey, open_row};
+use crate::handle::ask;
+use crate::local::join_all;
 use crate::meta::{Batch, Cursor, Durability, MetaStore};
 use crate::pool::PoolContext;
-use crate::types::{NodeId, PageNo, PoolNumber};
+use crate::types::PoolNumber;
 use crate::volume::Users;
 use atoll_backends::{ObjectId, ObjectIndex, Record};
-use atoll_reactor::{LocalFuture, sleep, spawn_detached};
+use atoll_reactor::{LocalFuture, cores, sleep, spawn_detached};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -57,10 +58,18 @@ pub(crate) fn runs(sorted: &[ObjectId]) -> Vec<DeadRun> {
     runs
 }
 
+/// Whose operations may still use objects that are to be deleted.
+pub(crate) enum UsedBy {
+    Nobody,
+    /// Those of one volume.
+    Volume(Users),
+    /// Those of any volume on any core.
+    Anybody,
+}
+
 struct DeadBatch {
     runs: Vec<DeadRun>,
-    /// Operations of this volume may still use them.
-    users: Option<Users>,
+    users: UsedBy,
 }
 
 /// What this core has to delete in one pool. The runs are in the metadata store too.
@@ -69,9 +78,16 @@ pub(crate) struct DeadQueue {
     waiting: RefCell<VecDeque<DeadBatch>>,
     running: Cell<bool>,
     objects: Cell<u64>,
+    deleted: Cell<u64>,
 }
 
 impl DeadQueue {
+    /// Objects deleted since the start, by whatever this core did.
+    pub(crate) fn deleted(&self) -> u64 {
+        self.deleted.get()
+    }
+
+
     /// Objects not deleted yet.
     pub(crate) fn len(&self) -> u64 {
         self.objects.get()
@@ -84,13 +100,35 @@ impl DeadQueue {
     }
 }
 
+impl UsedBy {
+    async fn quiesce(&self) -> Result<()> {
+        match self {
+            UsedBy::Nobody => Ok(()),
+            UsedBy::Volume(users) => users.quiesce().await,
+            UsedBy::Anybody => quiesce_all().await,
+        }
+    }
+}
+
+/// Waits until all operations that run now have ended, on every volume and every core.
+pub(crate) async fn quiesce_all() -> Result<()> {
+    for core in cores() {
+        ask(&core, || async {
+            core_state()?.quiesce().await;
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 impl PoolContext {
     /// Deletes these, whose rows are durable, when the operations of `users` that run now have ended.
     pub(crate) fn delete_later(
         self: &Rc<Self>,
         meta: &Arc<dyn MetaStore>,
         runs: Vec<DeadRun>,
-        users: Option<Users>,
+        users: UsedBy,
     ) {
         self.dead.push(DeadBatch { runs, users });
         if !self.dead.running.replace(true) {
@@ -105,11 +143,9 @@ impl PoolContext {
     }
 
     async fn delete_batch(&self, meta: &dyn MetaStore, batch: DeadBatch) {
-        if let Some(users) = &batch.users {
-            while let Err(error) = users.quiesce().await {
-                tracing::warn!(pool = %self.number, %error, "objects wait for a core before they are deleted");
-                sleep(RETRY_PAUSE).await;
-            }
+        while let Err(error) = batch.users.quiesce().await {
+            tracing::warn!(pool = %self.number, %error, "objects wait for a core before they are deleted");
+            sleep(RETRY_PAUSE).await;
         }
         for run in batch.runs {
             while let Err(error) = self.delete_run(meta, run).await {
@@ -129,7 +165,7 @@ impl PoolContext {
         self.commit_deletions(meta, batch, &records).await
     }
 
-    async fn commit_deletions(
+    pub(super) async fn commit_deletions(
         &self,
         meta: &dyn MetaStore,
         mut batch: Batch,
@@ -147,7 +183,7 @@ impl PoolContext {
     }
 
     /// Deletes all of them at the store.
-    async fn delete_objects(&self, objects: impl Iterator<Item = ObjectId>) -> Result<Vec<Record>> {
+    pub(super) async fn delete_objects(&self, objects: impl Iterator<Item = ObjectId>) -> Result<Vec<Record>> {
         let mut objects = objects.peekable();
         let mut records = Vec::new();
         while objects.peek().is_some() {
@@ -156,8 +192,11 @@ impl PoolContext {
                 .take(PARALLEL_DELETES)
                 .map(|id| LocalFuture::new(self.store.delete(id)))
                 .collect();
-            for outcome in crate::local::join_all(some).await {
+            let count = u32::try_from(some.len()).expect("a few");
+            core_state()?.background.pace(count).await;
+            for outcome in join_all(some).await {
                 records.extend(outcome?);
+                self.dead.deleted.set(self.dead.deleted.get() + 1);
             }
         }
         Ok(records)
@@ -200,87 +239,6 @@ pub(crate) async fn resume_deletions(state: &CoreState, pool: &Rc<PoolContext>) 
                 });
             }
         }
-        pool.delete_later(&state.meta, runs, None);
-    }
-}
-
-/// Deletes a dying node: its objects at the store, then its rows, page by page, then the node.
-/// Tried again after a pause when it fails.
-pub(crate) async fn reap_node(meta: Arc<dyn MetaStore>, pool: Rc<PoolContext>, node: NodeId) {
-    let reaper = Reaper { meta, pool, node };
-    while let Err(error) = reaper.run().await {
-        tracing::warn!(node = %node, %error, "deleting a volume's objects failed; trying again");
-        sleep(RETRY_PAUSE).await;
-    }
-}
-
-struct Reaper {
-    meta: Arc<dyn MetaStore>,
-    pool: Rc<PoolContext>,
-    node: NodeId,
-}
-
-impl Reaper {
-    async fn run(&self) -> Result<()> {
-        let mut rows = Cursor::new(KeyRange::groups_of(self.node));
-        loop {
-            let pairs = rows.next(&*self.meta, SCAN_ROWS).await?;
-            if pairs.is_empty() {
-                break;
-            }
-            for (key, value) in pairs {
-                let slots = decode_whole(unseal(&key, &value)?)?;
-                if let Some(ParsedKey::Group(_, group)) = Key::parse(&key) {
-                    for (place, entry) in slots.iter().enumerate() {
-                        if *entry != Entry::ABSENT {
-                            self.reap_page(group.page(place), *entry).await?;
-                        }
-                    }
-                }
-                let mut batch = self.batch();
-                batch.delete(Key::from_bytes(&key));
-                self.meta.commit(batch, Durability::Unsynced).await?;
-            }
-        }
-        let mut batch = self.batch();
-        batch.delete(Key::node(self.node));
-        self.meta.commit(batch, Durability::Synced).await
-    }
-
-    fn batch(&self) -> Batch {
-        let mut batch = Batch::new();
-        batch.set_frees(true);
-        batch
-    }
-
-    async fn reap_page(&self, page: PageNo, entry: Entry) -> Result<()> {
-        let key = Key::page(self.node, page);
-        let slots = match entry.kind() {
-            EntryKind::Row => match self.meta.get(&key).await? {
-                Some(value) => decode_page(unseal(&key, &value)?)?,
-                // Deleted before a crash, its group's slot not yet.
-                None => return Ok(()),
-            },
-            _ => Box::new([entry; crate::types::ENTRIES_PER_PAGE]),
-        };
-        let mut objects = Vec::new();
-        let mut batch = self.batch();
-        for (slot, entry) in slots.iter().enumerate() {
-            if let EntryKind::Object(generation) = entry.kind() {
-                let id = ObjectId::new(generation, page.index(slot));
-                objects.push(id);
-                if entry.is_partial() {
-                    batch.delete(Key::partial(self.pool.number, id));
-                }
-            }
-        }
-        let records = self.pool.delete_objects(objects.into_iter()).await?;
-        batch.delete(key);
-        let place = u16::try_from(page.group_slot()).expect("below 512");
-        let gone = encode_delta(std::iter::once((place, Entry::ABSENT)));
-        batch.merge(Key::group(self.node, page.group()), gone);
-        self.pool
-            .commit_deletions(&*self.meta, batch, &records)
-            .await
+        pool.delete_later(&state.meta, runs, UsedBy::Nobody);
     }
 }
