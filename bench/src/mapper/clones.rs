@@ -2,7 +2,7 @@
 //! what reaches the pool. Without the filler, which copies on purpose.
 
 use super::disk::Scratch;
-use super::drive::{BLOCK, Done, Load, Operation, rate};
+use super::drive::{BLOCK, Done, Load, Operation, flush, rate};
 use super::report::{Check, per_second, times};
 use super::rows::{Random, StoreRows, name, pool_name};
 use super::stage::{Stage, median, prepare};
@@ -110,7 +110,7 @@ fn write(stage: &Stage, volume: &VolumeHandle, round: u64) -> Done {
     let load = Load::of(volume, Operation::Write);
     let done = rate(&load, stage.cores(), round, SPAN);
     // What was written is not written back in the next measurement.
-    block_on(volume.flush()).expect("it is flushed");
+    block_on(flush(volume)).expect("it is flushed");
     done
 }
 

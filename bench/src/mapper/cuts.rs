@@ -2,7 +2,7 @@
 //! under way at a moment of the verb, over many snapshots.
 
 use super::disk::Scratch;
-use super::drive::{Load, Operation, Running, pause};
+use super::drive::{Load, Operation, Running, flush, pause};
 use super::report::{Check, millis, per_second};
 use super::rows::{OBJECT_BYTES, ResourceRows, StoreRows, generation, name, node, write_map};
 use super::stage::{Stage, prepare, quantile};
@@ -37,7 +37,7 @@ pub fn run(_: &super::pebibyte::Pebibyte) -> Result<Vec<Check>> {
     });
     let stage = Stage::start(&scratch, MapperConfig::default());
     let (without, flushed) = longest(&stage, async |stage, _| {
-        stage.open(&name("volume")).await.flush().await
+        flush(&stage.open(&name("volume")).await).await
     })?;
     let (with, rate) = longest(&stage, async |stage, number| {
         let snapshot = name(&format!("snapshot-{number}"));

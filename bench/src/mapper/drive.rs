@@ -2,7 +2,7 @@
 //! took that took long.
 
 use super::rows::Random;
-use atoll_mapper::VolumeHandle;
+use atoll_mapper::{Result, VolumeHandle};
 use atoll_reactor::{Buf, CoreHandle, oneshot, spawn, yield_now};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -165,4 +165,11 @@ pub async fn touch(volume: &VolumeHandle, blocks: u64, seed: u64) {
         }
     });
     touched.await.expect("the core runs");
+}
+
+/// Makes what was written durable.
+pub async fn flush(volume: &VolumeHandle) -> Result<()> {
+    let (home, volume) = (volume.home().clone(), volume.clone());
+    let flushed = home.call(move || async move { volume.flush().await });
+    flushed.await.expect("the core runs")
 }

@@ -159,16 +159,6 @@ impl Stage {
         };
         self.mapper.create_clone(new).await
     }
-
-    /// Runs it on a core.
-    pub async fn on<F, Fut, T>(&self, core: &CoreHandle, make: F) -> T
-    where
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = T> + 'static,
-        T: Send + 'static,
-    {
-        core.call(make).await.expect("the core runs")
-    }
 }
 
 /// Seconds that it took.

@@ -7,7 +7,7 @@ use atoll_backends::ObjectIndex;
 
 impl Volume {
     pub(crate) fn probe(&self, objects: u64, count: u64, seed: u64) -> u64 {
-        look_up(objects, count, seed, |index| self.table.resident(index))
+        look_up(objects, count, seed, |index| self.effective_resident(index))
     }
 }
 
