@@ -22,12 +22,13 @@ mod volume;
 
 pub use cancel::{Cancel, CancelSlots};
 pub use catalogue::{
-    ChangedExtent, Changes, Copied, ExportInfo, FlattenProgress, GcConfig, GcStatus, LeakScan,
-    MAX_VOLUME_SIZE, MIN_VOLUME_SIZE, MapperConfig, NewClone, NewPool, NewSnapshot, NewVolume,
-    PoolFactory, PoolInfo, PoolUsage, TreeNode, VOLUME_SIZE_UNIT, VolumeInfo, clear_faults,
-    faulted_pools,
+    Copied, ExportInfo, FlattenProgress, GcConfig, GcStatus, LeakScan, MAX_VOLUME_SIZE,
+    MIN_VOLUME_SIZE, MapperConfig, NewClone, NewPool, NewSnapshot, NewVolume, PoolFactory,
+    PoolInfo, PoolUsage, TreeNode, VOLUME_SIZE_UNIT, VolumeInfo, clear_faults, faulted_pools,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use handle::VolumeHandle;
 pub use mapper::Mapper;
-pub use volume::{MAX_IO_BYTES, MapExtent, Segments, VolumeCounters, VolumeShared};
+pub use volume::{
+    ChangedExtent, Changes, MAX_IO_BYTES, MapExtent, Segments, VolumeCounters, VolumeShared,
+};

@@ -1,15 +1,16 @@
 //! The mapper as the rest of the daemon uses it, from any thread: every verb runs on core 0.
 
 use crate::catalogue::{
-    Catalogue, Changes, Copied, ExportInfo, FlattenProgress, GcStatus, MapperConfig, NewClone,
-    NewPool, NewSnapshot, NewVolume, PoolFactory, PoolInfo, PoolUsage, TreeNode, VolumeInfo,
-    catalogue, start,
+    Catalogue, Copied, ExportInfo, FlattenProgress, GcStatus, MapperConfig, NewClone, NewPool,
+    NewSnapshot, NewVolume, PoolFactory, PoolInfo, PoolUsage, TreeNode, VolumeInfo, catalogue,
+    start,
 };
 use crate::error::Result;
 use crate::format::Protocol;
 use crate::handle::{VolumeHandle, on_core};
 use crate::meta::MetaStore;
 use crate::types::{InstanceId, ResourceName};
+use crate::volume::Changes;
 use atoll_reactor::CoreHandle;
 use std::future::Future;
 use std::rc::Rc;

@@ -164,12 +164,18 @@ impl Catalogue {
                     return Ok(());
                 };
                 let entry = tree.get(child)?;
-                (child, entry.resource.filter(|_| entry.state == NodeState::Head))
+                (
+                    child,
+                    entry.resource.filter(|_| entry.state == NodeState::Head),
+                )
             };
             if let Some(id) = head {
                 self.open_resource(id).await?;
             }
-            if merged_into.replace(child).is_some_and(|before| before != child) {
+            if merged_into
+                .replace(child)
+                .is_some_and(|before| before != child)
+            {
                 from = Some(PageNo::ZERO);
             }
             let home = self.home(node)?;

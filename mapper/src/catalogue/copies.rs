@@ -1,58 +1,285 @@
 //! Copies between resources of a pool, and what differs between two resources of one tree.
 
 use super::Catalogue;
+use super::collect::Pin;
+use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::ResourceName;
+use crate::format::{CounterKind, CounterRow, Key, ResourceKind, ResourceRow};
+use crate::handle::{VolumeHandle, on_core};
+use crate::meta::{Batch, Durability};
+use crate::types::{NodeId, PoolNumber, RefId, ResourceName};
+use crate::volume::{Changes, Lines, Segments, Share, Side, changes};
+use atoll_backends::ObjectIndex;
+use atoll_reactor::{Buf, SharedBuf};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// What became of a range that was copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Copied {
-    /// Bytes for which both maps name the same objects now.
+    /// Bytes for which both maps name the same objects now, or nothing.
     pub shared: u64,
     /// Bytes that were read and written.
     pub copied: u64,
 }
 
-/// Bytes of which two resources may differ.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ChangedExtent {
-    pub offset: u64,
-    pub len: u64,
-    /// The later of both reads as zeros there.
-    pub zero: bool,
-}
+/// Objects that are shared in one go.
+const SHARED_AT_ONCE: usize = 512;
+/// Bytes that are copied in one go.
+const COPIED_AT_ONCE: u64 = 1 << 20;
 
-/// A part of all changes, in ascending order.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Changes {
-    pub extents: Vec<ChangedExtent>,
-    /// Where to go on; `None` at the end.
-    pub next: Option<u64>,
+/// A copy that was checked.
+struct Copy {
+    from: VolumeHandle,
+    offset: u64,
+    to: VolumeHandle,
+    to_offset: u64,
+    pool: PoolNumber,
+    object: u64,
 }
 
 impl Catalogue {
     /// Copies a range between two resources, or inside of one, without overlap: aligned objects by naming them twice.
+    /// What was written before it was asked for is copied, what is written to the source meanwhile may be. Durable when
+    /// it returns.
     pub(crate) async fn copy_range(
         self: &Rc<Self>,
-        _from: &ResourceName,
-        _offset: u64,
-        _to: &ResourceName,
-        _to_offset: u64,
-        _len: u64,
+        from: &ResourceName,
+        offset: u64,
+        to: &ResourceName,
+        to_offset: u64,
+        len: u64,
     ) -> Result<Copied> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+        let (source, target) = (self.id_of(from)?, self.id_of(to)?);
+        let (row, target_row) = (self.row(source)?, self.row(target)?);
+        if target_row.kind != ResourceKind::Volume {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("\"{to}\" is a snapshot, which is never written to"),
+            ));
+        }
+        if row.pool != target_row.pool {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "\"{from}\" and \"{to}\" are in different pools; export the one and import it"
+                ),
+            ));
+        }
+        check_inside(from, &row, offset, len)?;
+        check_inside(to, &target_row, to_offset, len)?;
+        if source == target && offset < to_offset + len && to_offset < offset + len {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the ranges of \"{from}\" overlap"),
+            ));
+        }
+        // Neither is deleted, rolled back or resized meanwhile, and nothing is merged.
+        let _tree = self.lock_tree(row.pool).await?;
+        let copy = Copy {
+            from: self.open_resource(source).await?,
+            offset,
+            to: self.open_resource(target).await?,
+            to_offset,
+            pool: row.pool,
+            object: self.object_bytes(row.pool)?,
+        };
+        let mut copied = Copied::default();
+        let aligned = offset % copy.object == to_offset % copy.object;
+        let first = offset.next_multiple_of(copy.object).min(offset + len);
+        let last = match aligned {
+            true => first.max((offset + len) / copy.object * copy.object),
+            false => first,
+        };
+        if !aligned {
+            copied.copied += copy.data(0, len).await?;
+        } else {
+            copied.copied += copy.data(0, first - offset).await?;
+            self.share(&copy, first - offset, last - offset, &mut copied)
+                .await?;
+            copied.copied += copy.data(last - offset, len).await?;
+        }
+        copy.to.flush().await?;
+        Ok(copied)
+    }
+
+    /// Whole objects, from byte `from` to `to` of the copy.
+    async fn share(
+        self: &Rc<Self>,
+        copy: &Copy,
+        from: u64,
+        to: u64,
+        copied: &mut Copied,
+    ) -> Result<()> {
+        let mut at = from;
+        while at < to {
+            let count = ((to - at) / copy.object).min(SHARED_AT_ONCE as u64);
+            let index = |base: u64| {
+                let first = (base + at) / copy.object;
+                (first..first + count).filter_map(ObjectIndex::new)
+            };
+            let indexes: Vec<ObjectIndex> = index(copy.offset).collect();
+            let fresh = self.new_refs(count).await?;
+            // None of them is given free before the copy names it, durably.
+            let mut pins: Vec<Pin> = fresh.iter().map(|id| self.pin(copy.pool, *id)).collect();
+            let id = copy.from.id();
+            let shares = on_core(copy.from.home(), move || async move {
+                core_state()?.volume(id)?.share(indexes, fresh).await
+            })
+            .await?;
+            for share in &shares {
+                if let Share::Ref(id, _) = share {
+                    pins.push(self.pin(copy.pool, *id));
+                }
+            }
+            let places: Vec<(ObjectIndex, Share)> =
+                index(copy.to_offset).zip(shares.iter().copied()).collect();
+            let named: Vec<_> = places
+                .iter()
+                .filter(|(_, share)| *share != Share::Copy)
+                .copied()
+                .collect();
+            copied.shared += named.len() as u64 * copy.object;
+            let id = copy.to.id();
+            on_core(copy.to.home(), move || async move {
+                core_state()?.volume(id)?.adopt(named).await
+            })
+            .await?;
+            for (place, share) in shares.iter().enumerate() {
+                if *share == Share::Copy {
+                    let begin = at + place as u64 * copy.object;
+                    copied.copied += copy.data(begin, begin + copy.object).await?;
+                }
+            }
+            copy.to.flush().await?;
+            drop(pins);
+            at += count * copy.object;
+        }
+        Ok(())
+    }
+
+    /// Refs that no later start gives out again.
+    async fn new_refs(&self, count: u64) -> Result<Vec<RefId>> {
+        let first = self.next_ref.get();
+        let next = first + count;
+        self.next_ref.set(next);
+        let mut batch = Batch::new();
+        batch.put_row(Key::counter(CounterKind::Ref), &CounterRow { next });
+        self.meta.commit(batch, Durability::Unsynced).await?;
+        let ids: Option<Vec<RefId>> = (first..next).map(RefId::new).collect();
+        ids.ok_or_else(|| Error::new(ErrorKind::NoSpace, "the numbers of refs are used up"))
     }
 
     /// What of `to`, from `offset` on, may differ from `from`; without `from`, what of it is stored. At most `most`
-    /// extents.
+    /// extents, and some more.
     pub(crate) async fn changes(
         self: &Rc<Self>,
-        _from: Option<&ResourceName>,
-        _to: &ResourceName,
-        _offset: u64,
-        _most: usize,
+        from: Option<&ResourceName>,
+        to: &ResourceName,
+        offset: u64,
+        most: usize,
     ) -> Result<Changes> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+        let row = self.row(self.id_of(to)?)?;
+        let _tree = self.lock_tree(row.pool).await?;
+        let mut sides = vec![self.side(to).await?];
+        if let Some(from) = from {
+            sides.push(self.side(from).await?);
+        }
+        let (to_side, from_side) = (sides[0], sides.get(1).copied());
+        let lines = self.lines(to_side, from_side).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("\"{to}\" and what it is compared with are of different trees"),
+            )
+        })?;
+        let home = self.home(to_side.node)?;
+        on_core(&home, move || {
+            changes(from_side, to_side, lines, offset, most)
+        })
+        .await
+    }
+
+    /// A resource with its changes committed.
+    async fn side(self: &Rc<Self>, name: &ResourceName) -> Result<Side> {
+        let id = self.id_of(name)?;
+        if let Some((home, _)) = self.opened(id) {
+            on_core(&home, move || async move {
+                core_state()?.volume(id)?.flush().await
+            })
+            .await?;
+        }
+        let row = self.row(id)?;
+        Ok(Side {
+            node: row.node,
+            size: row.size,
+        })
+    }
+
+    /// The nodes that only one of both inherits from, and those that both do; none if they have nothing to do with each
+    /// other.
+    fn lines(&self, to: Side, from: Option<Side>) -> Option<Lines> {
+        let tree = self.tree.borrow();
+        let line = |node: NodeId| std::iter::once(node).chain(tree.ancestors(node));
+        let Some(from) = from else {
+            return Some(Lines {
+                apart: line(to.node).collect(),
+                common: Vec::new(),
+            });
+        };
+        let above: BTreeSet<NodeId> = line(from.node).collect();
+        let common = line(to.node).find(|node| above.contains(node))?;
+        let own = |side: Side| line(side.node).take_while(move |node| *node != common);
+        Some(Lines {
+            apart: own(to).chain(own(from)).collect(),
+            common: line(common).collect(),
+        })
+    }
+}
+
+impl Copy {
+    /// Reads and writes bytes `from` to `to` of the copy.
+    async fn data(&self, from: u64, to: u64) -> Result<u64> {
+        let mut at = from;
+        while at < to {
+            let len = (to - at).min(COPIED_AT_ONCE);
+            let data = joined(self.from.read(self.offset + at, len).await?);
+            match data.iter().all(|byte| *byte == 0) {
+                true => {
+                    self.to
+                        .write_zeroes(self.to_offset + at, len, true, false)
+                        .await?;
+                }
+                false => self.to.write(self.to_offset + at, data, false).await?,
+            }
+            at += len;
+        }
+        Ok(to - from)
+    }
+}
+
+fn joined(segments: Segments) -> SharedBuf {
+    if let [only] = &segments[..] {
+        return only.clone();
+    }
+    let mut whole = Buf::alloc(segments.iter().map(|part| part.len()).sum());
+    let mut at = 0;
+    for part in segments {
+        whole[at..at + part.len()].copy_from_slice(&part);
+        at += part.len();
+    }
+    whole.freeze()
+}
+
+fn check_inside(name: &ResourceName, row: &ResourceRow, offset: u64, len: u64) -> Result<()> {
+    let aligned = offset.is_multiple_of(512) && len.is_multiple_of(512);
+    match offset.checked_add(len) {
+        Some(end) if end <= row.size && aligned => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::OutOfRange,
+            format!(
+                "bytes {offset}+{len} are not whole sectors of \"{name}\", whose size is {}",
+                row.size
+            ),
+        )),
     }
 }

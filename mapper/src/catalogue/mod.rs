@@ -14,7 +14,7 @@ mod tree;
 mod usage;
 mod volumes;
 
-pub use copies::{ChangedExtent, Changes, Copied};
+pub use copies::Copied;
 pub use exports::ExportInfo;
 pub use faults::{clear_faults, faulted_pools};
 pub use pools::{NewPool, PoolFactory, PoolInfo};
@@ -33,12 +33,12 @@ use crate::volume::VolumeShared;
 use atoll_backends::{Generation, Pool};
 use atoll_reactor::{CoreHandle, local};
 use collect::Collector;
-use tree::Tree;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tree::Tree;
 
 /// How the mapper is set up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +115,7 @@ pub(crate) struct Catalogue {
     io_timeout: Duration,
     next_node: Cell<u64>,
     next_pool: Cell<u64>,
+    next_ref: Cell<u64>,
     verb_runs: Cell<bool>,
     verbs: WaitQueue,
     stopping: Cell<bool>,

@@ -3,12 +3,14 @@
 use super::{Catalogue, ChunkSource, PoolEntry};
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{CountRow, CounterKind, CounterRow, Key, KeyRange, MarkRow, PoolKind, PoolRow, Table};
+use crate::format::{
+    CountRow, CounterKind, CounterRow, Key, KeyRange, MarkRow, PoolKind, PoolRow, Table,
+};
 use crate::gc::DeadQueue;
 use crate::handle::on_core;
 use crate::meta::{Batch, Cursor, Durability, get_row};
-use crate::refs::Refs;
 use crate::pool::{GENERATION_CHUNK, Generations, PoolContext};
+use crate::refs::Refs;
 use crate::types::{PoolNumber, ResourceName};
 use atoll_backends::{Capacity, Generation, ObjectSize, Pool, PoolId};
 use atoll_reactor::LocalFuture;

@@ -143,7 +143,10 @@ impl Catalogue {
             if !names.insert(new.name.clone()) || !volumes.insert(id) {
                 return Err(Error::new(
                     ErrorKind::Invalid,
-                    format!("volume \"{}\" or snapshot \"{}\" is named twice", new.volume, new.name),
+                    format!(
+                        "volume \"{}\" or snapshot \"{}\" is named twice",
+                        new.volume, new.name
+                    ),
                 ));
             }
             let row = self.row(id)?;
@@ -414,12 +417,12 @@ impl Catalogue {
         let lonely = {
             let tree = self.tree.borrow();
             let above = tree.get(parent)?;
-            above.resource.is_none() && above.children.len() == 1
+            match above.resource.is_none() && above.children.len() == 1 {
+                true => tree.lonely_from(parent),
+                false => Vec::new(),
+            }
         };
-        let (rows, dying) = match lonely {
-            true => self.dropping_nodes(self.tree.borrow().lonely_from(parent)).await?,
-            false => (Batch::new(), Vec::new()),
-        };
+        let (rows, dying) = self.dropping_nodes(lonely).await?;
         on_core(home, move || async move {
             core_state()?.volume(id)?.cut_off(parent, rows).await
         })

@@ -8,9 +8,9 @@ use crate::budget::Budget;
 use crate::core_state::CoreState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    CountRow, CounterKind, CounterRow, ExportRow, Key, KeyRange, NodeRow, ParsedKey,
-    PoolRow, ResourceRow, Row, RunState, Slots, Superblock, Table, decode_page, decode_whole,
-    open_row, unseal,
+    CountRow, CounterKind, CounterRow, ExportRow, Key, KeyRange, NodeRow, ParsedKey, PoolRow,
+    ResourceRow, Row, RunState, Slots, Superblock, Table, decode_page, decode_whole, open_row,
+    unseal,
 };
 use crate::gc::resume_deletions;
 use crate::handle::on_core;
@@ -70,6 +70,7 @@ pub(crate) async fn start(
     let catalogue = Rc::new(Catalogue {
         next_node: Cell::new(counter(CounterKind::Node).await?),
         next_pool: Cell::new(counter(CounterKind::PoolNumber).await?),
+        next_ref: Cell::new(counter(CounterKind::Ref).await?),
         meta: meta.clone(),
         factory,
         cores,

@@ -109,7 +109,12 @@ impl Tree {
     /// The child that a node is to be merged into, if it is.
     pub(super) fn merges_into(&self, node: NodeId) -> Option<NodeId> {
         let merges = self.mergeable.contains(&node);
-        self.nodes.get(&node).filter(|_| merges)?.children.first().copied()
+        self.nodes
+            .get(&node)
+            .filter(|_| merges)?
+            .children
+            .first()
+            .copied()
     }
 
     pub(super) fn mergeable(&self) -> &BTreeSet<NodeId> {
@@ -152,7 +157,12 @@ impl Tree {
             return dying;
         };
         dying.push(node);
-        dying.extend(entry.parent.into_iter().flat_map(|parent| self.lonely_from(parent)));
+        dying.extend(
+            entry
+                .parent
+                .into_iter()
+                .flat_map(|parent| self.lonely_from(parent)),
+        );
         dying
     }
 
@@ -204,7 +214,10 @@ mod tests {
         assert_eq!(tree.dying_with(id(3)), [id(3)]);
         tree.set_parent(id(3), None);
         tree.set_state(id(3), NodeState::Dying);
-        assert_eq!(tree.mergeable().iter().copied().collect::<Vec<_>>(), [id(2)]);
+        assert_eq!(
+            tree.mergeable().iter().copied().collect::<Vec<_>>(),
+            [id(2)]
+        );
         assert_eq!(tree.dying_with(id(4)), [id(4), id(2)]);
         tree.name(id(1), None);
         assert_eq!(tree.dying_with(id(4)), [id(4), id(2), id(1)]);
@@ -212,7 +225,10 @@ mod tests {
         assert_eq!(tree.depth_below(id(4)).expect("not deep"), 3);
         tree.set_parent(id(4), Some(id(1)));
         tree.remove(id(2));
-        assert_eq!(tree.mergeable().iter().copied().collect::<Vec<_>>(), [id(1)]);
+        assert_eq!(
+            tree.mergeable().iter().copied().collect::<Vec<_>>(),
+            [id(1)]
+        );
         assert_eq!(tree.dying().iter().copied().collect::<Vec<_>>(), [id(3)]);
     }
 }

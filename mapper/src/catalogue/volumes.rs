@@ -5,9 +5,7 @@ use super::tree::TreeEntry;
 use super::{Catalogue, ResourceEntry, unix_seconds};
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    Key, LogicalBlock, NameRow, NodeRow, NodeState, ResourceKind, ResourceRow,
-};
+use crate::format::{Key, LogicalBlock, NameRow, NodeRow, NodeState, ResourceKind, ResourceRow};
 use crate::handle::{VolumeHandle, on_core};
 use crate::meta::{Batch, Durability};
 use crate::types::{NodeId, ResourceId, ResourceName};
@@ -228,7 +226,10 @@ impl Catalogue {
         Ok(VolumeHandle::new(id, home, shared))
     }
 
-    pub(super) fn opened(&self, id: ResourceId) -> Option<(atoll_reactor::CoreHandle, Arc<VolumeShared>)> {
+    pub(super) fn opened(
+        &self,
+        id: ResourceId,
+    ) -> Option<(atoll_reactor::CoreHandle, Arc<VolumeShared>)> {
         self.resources.borrow().get(&id)?.open.borrow().clone()
     }
 
@@ -248,7 +249,9 @@ impl Catalogue {
         if self.row(id)?.read_only {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
-                format!("\"{name}\" is a snapshot, whose size never changes; clone it, and resize the clone"),
+                format!(
+                    "\"{name}\" is a snapshot, whose size never changes; clone it, and resize the clone"
+                ),
             ));
         }
         let _tree = self.lock_tree(self.row(id)?.pool).await?;

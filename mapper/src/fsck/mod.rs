@@ -11,6 +11,7 @@
 
 mod bytes;
 mod catalogue;
+mod garbage;
 mod keys;
 mod maps;
 mod names;
@@ -26,6 +27,7 @@ mod slots;
 mod tests;
 mod usage;
 
+pub use garbage::{Fate, Garbage, garbage};
 pub use report::{Finding, FindingKind, MAX_FINDINGS_PER_KIND, Report, Severity, Totals};
 
 use crate::error::Result;

@@ -87,7 +87,6 @@ impl DeadQueue {
         self.deleted.get()
     }
 
-
     /// Objects not deleted yet.
     pub(crate) fn len(&self) -> u64 {
         self.objects.get()
@@ -183,7 +182,10 @@ impl PoolContext {
     }
 
     /// Deletes all of them at the store.
-    pub(super) async fn delete_objects(&self, objects: impl Iterator<Item = ObjectId>) -> Result<Vec<Record>> {
+    pub(super) async fn delete_objects(
+        &self,
+        objects: impl Iterator<Item = ObjectId>,
+    ) -> Result<Vec<Record>> {
         let mut objects = objects.peekable();
         let mut records = Vec::new();
         while objects.peek().is_some() {

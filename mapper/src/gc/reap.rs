@@ -91,10 +91,7 @@ impl Reaper {
             _ => Box::new([entry; ENTRIES_PER_PAGE]),
         };
         let named = self.named(page, &slots).await?;
-        let records = self
-            .pool
-            .delete_objects(named.objects.into_iter())
-            .await?;
+        let records = self.pool.delete_objects(named.objects.into_iter()).await?;
         let mut batch = self.batch();
         for object in named.records {
             batch.delete(Key::partial(self.pool.number, object));

@@ -105,7 +105,10 @@ impl Volume {
                 self.changed();
                 return Err(error);
             }
-            debug_assert!(matches!(entry.kind(), EntryKind::Absent | EntryKind::Object(_)));
+            debug_assert!(matches!(
+                entry.kind(),
+                EntryKind::Absent | EntryKind::Object(_)
+            ));
             self.bury_chain(&spot.node, own);
             let entry = Entry::object(generation);
             self.set_entry(&spot.node, spot.page_no, &spot.page, spot.slot, entry);

@@ -3,9 +3,9 @@
 //!
 //! **Invariant:** data is durable before the map that names it is (M2); a failure is sticky (M4).
 
-use super::pieces::pieces;
 use super::node::Node;
 use super::partials::PartialCopy;
+use super::pieces::pieces;
 use super::table::TableCopy;
 use super::{Lease, MAX_UNSYNCED, Volume};
 use crate::error::{Error, ErrorKind, Result};
@@ -54,6 +54,7 @@ pub(super) struct NodeCopy {
 impl NodeCopy {
     /// Takes the changes made so far and writes them into a batch.
     pub(super) fn take(node: Rc<Node>, batch: &mut Batch) -> NodeCopy {
+        node.committing.set(true);
         let table = node.table.take_dirty();
         let partials = node.partials.take_dirty();
         node.table.encode(&table, batch);
@@ -66,12 +67,14 @@ impl NodeCopy {
     }
 
     pub(super) fn committed(self) -> Rc<Node> {
+        self.node.committing.set(false);
         self.node.table.committed(self.table);
         self.node.partials.committed(self.partials);
         self.node
     }
 
     pub(super) fn not_committed(self) -> Rc<Node> {
+        self.node.committing.set(false);
         self.node.table.not_committed(self.table);
         self.node.partials.not_committed(self.partials);
         self.node

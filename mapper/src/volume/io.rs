@@ -166,7 +166,11 @@ impl Volume {
     }
 
     /// Whole blocks of an index, as the map shows them.
-    pub(super) async fn read_blocks(&self, index: ObjectIndex, blocks: BlockRange) -> Result<Segments> {
+    pub(super) async fn read_blocks(
+        &self,
+        index: ObjectIndex,
+        blocks: BlockRange,
+    ) -> Result<Segments> {
         let piece = Piece {
             index,
             bytes: blocks.first * BLOCK_SIZE..blocks.end() * BLOCK_SIZE,
@@ -267,7 +271,10 @@ impl Volume {
                 return self.write_stored(piece, data, &spot, stored, lease).await;
             }
             let content = Content::Data(data.clone());
-            if self.create_object(piece, content, &spot, held, lease).await? {
+            if self
+                .create_object(piece, content, &spot, held, lease)
+                .await?
+            {
                 return Ok(());
             }
         }
@@ -620,7 +627,9 @@ impl Volume {
             }
             let content = Content::Zeros(zero);
             if self.is_zero(part.index).await?
-                || self.create_object(part, content, &spot, &held, lease).await?
+                || self
+                    .create_object(part, content, &spot, &held, lease)
+                    .await?
             {
                 return Ok(());
             }
@@ -648,7 +657,8 @@ impl Volume {
         };
         for (run, _) in runs.into_iter().filter(|(_, valid)| *valid) {
             lease.check()?;
-            self.store_zeroes(id, run, zero, WriteMode::Existing).await?;
+            self.store_zeroes(id, run, zero, WriteMode::Existing)
+                .await?;
             if let Some(partial) = &partial {
                 self.publish(spot, id, partial, run).await?;
             }

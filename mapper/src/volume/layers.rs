@@ -137,7 +137,10 @@ pub(super) async fn chain(node: &Node, index: ObjectIndex, entry: Entry) -> Resu
         EntryKind::Row => {
             return Err(Error::new(
                 ErrorKind::Corrupt,
-                format!("entry {index} of {} is no entry; run `atoll fsck`", node.id()),
+                format!(
+                    "entry {index} of {} is no entry; run `atoll fsck`",
+                    node.id()
+                ),
             ));
         }
         EntryKind::Object(generation) => {

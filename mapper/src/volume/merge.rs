@@ -73,11 +73,7 @@ pub(crate) async fn merge_pages(
 }
 
 /// Takes a parent that has no entries any more out of the tree, durably.
-pub(crate) async fn unlink(
-    parent: NodeId,
-    child: NodeId,
-    head: Option<ResourceId>,
-) -> Result<()> {
+pub(crate) async fn unlink(parent: NodeId, child: NodeId, head: Option<ResourceId>) -> Result<()> {
     let merge = Merge::begin(parent, child, head).await?;
     let _parent = merge.parent.changes.close().await;
     let _child = merge.child.changes.close().await;
@@ -99,7 +95,7 @@ impl Merge {
         let quiet = !parent.draining.get() && !child.draining.get();
         let others = match &volume {
             Some(_) => false,
-            None => !parent.left.borrow().changed && (parent.is_dirty() || child.is_dirty()),
+            None => !parent.left.borrow().changed && (parent.is_busy() || child.is_busy()),
         };
         if !is_head || !is_child || !quiet || others {
             return Err(Error::new(
@@ -266,7 +262,13 @@ impl Merge {
             return Ok(());
         }
         let child = self.child.clone();
-        let layers = of_node(child, index, &self.pool, &self.state.nodes, &*self.state.meta);
+        let layers = of_node(
+            child,
+            index,
+            &self.pool,
+            &self.state.nodes,
+            &*self.state.meta,
+        );
         let layers = layers.await?;
         if layers.is_empty() {
             return Ok(());
@@ -454,6 +456,9 @@ impl Merge {
 }
 
 fn is_durable(chain: &Chain) -> bool {
-    let records = chain.objects.iter().filter_map(|(_, record)| record.as_ref());
+    let records = chain
+        .objects
+        .iter()
+        .filter_map(|(_, record)| record.as_ref());
     records.into_iter().all(|record| record.is_durable())
 }

@@ -3,6 +3,7 @@
 //! are stored, is not its business.
 
 mod atomic;
+mod changes;
 mod claiming;
 mod fault;
 mod fill;
@@ -19,17 +20,21 @@ mod peers;
 mod pieces;
 mod probe;
 mod resize;
+mod share;
 mod switch;
 mod table;
 mod view;
 
 pub use atomic::MapExtent;
+pub use changes::{ChangedExtent, Changes};
+pub(crate) use changes::{Lines, Side, changes};
 pub(crate) use io::Zeroing;
 pub use io::{MAX_IO_BYTES, Segments};
 pub(crate) use lease::Lease;
 pub(crate) use merge::{merge_pages, unlink};
 pub(crate) use node::Nodes;
 pub(crate) use peers::Users;
+pub(crate) use share::Share;
 
 use crate::background::Background;
 use crate::budget::Budget;
@@ -86,6 +91,8 @@ pub struct VolumeShared {
     retired: AtomicBool,
     /// Objects below this generation are not written in place.
     cut: AtomicU64,
+    /// Nanoseconds.
+    longest_hold: AtomicU64,
     /// By core.
     counters: Box<[CachePadded<VolumeCounters>]>,
 }
@@ -98,6 +105,7 @@ impl VolumeShared {
             faulted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             cut: AtomicU64::new(Generation::MAX.get()),
+            longest_hold: AtomicU64::new(0),
             counters: (0..cores).map(|_| CachePadded::default()).collect(),
         })
     }
@@ -154,6 +162,11 @@ impl VolumeShared {
         }
     }
 
+    /// The longest time for which a snapshot has held operations back since this was asked last.
+    pub fn take_longest_hold(&self) -> Duration {
+        Duration::from_nanos(self.longest_hold.swap(0, Ordering::Relaxed))
+    }
+
     /// A snapshot: it is never written to.
     pub fn is_read_only(&self) -> bool {
         self.read_only
@@ -193,6 +206,8 @@ pub(crate) struct Volume {
     head: RefCell<Rc<Node>>,
     nodes: Rc<Nodes>,
     views: Rc<Views>,
+    /// The head names counted objects.
+    shares: Cell<bool>,
     switching: Switching,
     budget: Rc<Budget>,
     locks: Rc<RangeLocks>,
@@ -258,6 +273,7 @@ impl Volume {
             head: RefCell::new(head),
             nodes,
             views: Views::new(budget.clone()),
+            shares: Cell::new(false),
             switching: Switching::default(),
             pool,
             meta,
@@ -400,19 +416,24 @@ impl Volume {
     /// An object leaves the map in this turn: its name is never used again (M3), and it is deleted
     /// after the commit that drops it.
     fn bury(&self, node: &Node, id: ObjectId, partial: bool) {
-        let row = node.row();
-        if row.current == Some(id.generation) {
-            node.set_row(NodeRow {
-                current: None,
-                ..row
-            });
-        }
+        self.give_up_generation(node, id.generation);
         if partial {
             node.partials.forget(id);
         }
         self.nodes.moved();
         self.unsynced.borrow_mut().remove(&id);
         self.dead.borrow_mut().push(id);
+    }
+
+    /// An object of this generation leaves the map of a node, which creates no more objects in it.
+    fn give_up_generation(&self, node: &Node, generation: Generation) {
+        let row = node.row();
+        if row.current == Some(generation) {
+            node.set_row(NodeRow {
+                current: None,
+                ..row
+            });
+        }
     }
 
     /// All that an entry of a node named leaves the map in this turn.

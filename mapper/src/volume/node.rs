@@ -25,6 +25,8 @@ pub(crate) struct Node {
     pub(super) partials: Rc<Partials>,
     /// Frozen, and operations that began before have not ended: they still change it.
     pub(super) draining: Cell<bool>,
+    /// A commit of it is under way.
+    pub(super) committing: Cell<bool>,
     /// Closed by who moves entries of it, or commits changes of it while no volume does.
     pub(super) changes: Rc<Gate>,
     /// Of its merge into a frozen child, and not durable yet.
@@ -76,6 +78,11 @@ impl Node {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Somebody changes it, or commits what was changed.
+    pub(super) fn is_busy(&self) -> bool {
+        self.draining.get() || self.committing.get() || self.is_dirty()
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -151,6 +158,7 @@ impl Nodes {
             table: PageTable::new(id, meta.clone(), budget.clone()),
             partials: Partials::new(pool.number, pool.object_size, meta.clone(), budget.clone()),
             draining: Cell::new(false),
+            committing: Cell::new(false),
             changes: Rc::default(),
             left: RefCell::default(),
         });

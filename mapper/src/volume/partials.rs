@@ -133,7 +133,10 @@ impl Partials {
 
     /// Another node takes the object over, whose record is durable: it is that node's to read and change.
     pub(crate) fn hand_over(&self, id: ObjectId) {
-        debug_assert!(!self.dirty.borrow().contains(&id), "what is changed here is committed here");
+        debug_assert!(
+            !self.dirty.borrow().contains(&id),
+            "what is changed here is committed here"
+        );
         if let Some(token) = self.tokens.borrow_mut().remove(&id) {
             self.records.borrow_mut().remove(&token);
             self.budget.discharge(self.cost());

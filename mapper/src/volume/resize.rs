@@ -4,14 +4,12 @@
 //! entries beyond its end are gone, durably.
 
 use super::io::Zeroing;
-use super::pieces::pieces;
 use super::layers::chain;
+use super::pieces::pieces;
 use super::table::page_of;
 use super::{Lease, Volume};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    Entry, Key, KeyRange, NodeRow, ParsedKey, ResourceRow, decode_whole, unseal,
-};
+use crate::format::{Entry, Key, KeyRange, NodeRow, ParsedKey, ResourceRow, decode_whole, unseal};
 use crate::meta::{Batch, Cursor, Durability};
 use crate::types::PageNo;
 use atoll_backends::ObjectIndex;
@@ -38,8 +36,7 @@ impl Volume {
 
     /// Waits until what a shrink cut off is gone, durably.
     pub(super) async fn trim_ended(self: &Rc<Self>) -> Result<()> {
-        let ended =
-            || (self.head_ref().row().trim.is_none() || !self.trimming.get()).then_some(());
+        let ended = || (self.head_ref().row().trim.is_none() || !self.trimming.get()).then_some(());
         let waited = timeout(self.io_timeout, self.trimmed.until(ended)).await;
         self.check_fault()?;
         if waited.is_err() || self.head_ref().row().trim.is_some() {

@@ -31,8 +31,6 @@ const GENERATIONS_AT_HAND: u64 = 64;
 pub(super) struct Switching {
     /// Operations are held back.
     held: RefCell<Option<(Fence, Instant)>>,
-    /// The longest time for which a cut held operations back, in nanoseconds.
-    pub(super) longest_hold: Cell<u64>,
     /// Nodes that the next flush commits with the head: frozen ones that still change.
     pub(super) also: RefCell<Vec<Rc<Node>>>,
     /// Rows that go first in the next flush: without them what it commits would hang in the air.
@@ -158,8 +156,7 @@ impl Volume {
         };
         drop(fence);
         let held = u64::try_from((now() - begun).as_nanos()).unwrap_or(u64::MAX);
-        let longest = &self.switching.longest_hold;
-        longest.set(longest.get().max(held));
+        self.shared.longest_hold.fetch_max(held, Ordering::Relaxed);
         let Some(node) = self.switching.cut_off.take() else {
             return;
         };
@@ -204,11 +201,6 @@ impl Volume {
     pub(crate) fn take_rows(&self) -> Batch {
         self.switching.rows.take()
     }
-
-    /// The longest time, in nanoseconds, for which a cut has held operations back.
-    pub(crate) fn longest_hold(&self) -> u64 {
-        self.switching.longest_hold.get()
-    }
 }
 
 impl Volume {
@@ -245,9 +237,7 @@ impl Volume {
         batch.put_row(Key::resource(self.id), &new.resource);
         self.meta.commit(batch, Durability::Synced).await?;
         let head = self.nodes.add(new.node, row)?;
-        self.shared
-            .size
-            .store(new.resource.size, Ordering::Release);
+        self.shared.size.store(new.resource.size, Ordering::Release);
         self.enter(head, &old);
         Ok(())
     }

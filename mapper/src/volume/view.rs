@@ -6,13 +6,13 @@
 //! complete, zeros, or that the home core has to be asked ([`ASK`], partial objects).
 
 use super::Volume;
-use super::node::{Node, Nodes};
+use super::node::Node;
 use super::table::{PAGE_COST, PageEntries, PageSlots, SlotSet, page_of};
 use crate::budget::{Budget, Evictable, Eviction};
 use crate::error::Result;
 use crate::format::{Entry, EntryKind};
 use crate::types::{ENTRIES_PER_PAGE, PageNo};
-use atoll_backends::{ObjectIndex, ObjectSize};
+use atoll_backends::{ObjectId, ObjectIndex};
 use hashbrown::HashMap;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -106,7 +106,11 @@ impl Volume {
             if !self.uses_views() {
                 let head = self.head();
                 let entry = head.table.lookup(index).await?;
-                if self.is_head(&head) {
+                if matches!(entry.kind(), EntryKind::Ref(_)) {
+                    // From now on other cores are shown which objects these are.
+                    self.shares.set(true);
+                    head.table.retire_all();
+                } else if self.is_head(&head) {
                     return Ok(entry);
                 }
                 continue;
@@ -135,9 +139,9 @@ impl Volume {
         head.table.entries(page_no).await
     }
 
-    /// The entries of a head that has no parent are what it shows.
+    /// The entries of a head that has no parent are what it shows, as long as it counts no objects.
     fn uses_views(&self) -> bool {
-        self.read_only || self.head_ref().has_parent()
+        self.read_only || self.shares.get() || self.head_ref().has_parent()
     }
 
     /// Publishes an entry of a node that is the head, or was when the operation began.
@@ -151,7 +155,8 @@ impl Volume {
     ) {
         node.table.set(page_no, page, slot, entry);
         if self.is_head(node) && entry != Entry::ABSENT {
-            self.views.set(page_no, slot, own_view(node, entry));
+            let shown = self.own_view(node, page_no, slot, entry);
+            self.views.set(page_no, slot, shown);
         } else {
             self.nodes.moved();
             self.views.retire(page_no);
@@ -166,7 +171,11 @@ impl Volume {
             let head = self.head();
             let moves = self.nodes.moves();
             let page = head.table.page(page_no).await?;
-            let below = inherited(&head, page_no, self.pool.object_size, &self.nodes).await;
+            let below = self.inherited(&head, page_no).await;
+            for slot in 0..ENTRIES_PER_PAGE as u16 {
+                // At hand in the turn below.
+                self.shown(page_no, slot, page.get(slot)).await?;
+            }
             if self.nodes.moves() != moves || !self.is_head(&head) {
                 continue;
             }
@@ -174,7 +183,7 @@ impl Volume {
             for (slot, shown) in (0..).zip(slots.iter_mut()) {
                 match page.get(slot) {
                     Entry::ABSENT => {}
-                    own => *shown = own_view(&head, own),
+                    own => *shown = self.own_view(&head, page_no, slot, own),
                 }
             }
             let entries = PageEntries::new(&slots);
@@ -182,58 +191,80 @@ impl Volume {
             return Ok(entries);
         }
     }
-}
 
-/// The entry of a head as its views show it: frozen where it is not written in place.
-fn own_view(head: &Node, entry: Entry) -> Entry {
-    match entry.kind() {
-        EntryKind::Object(generation) if generation >= head.row().cut => entry,
-        EntryKind::Object(_) => entry.with_frozen(true),
-        EntryKind::Ref(_) | EntryKind::Row => ASK,
-        EntryKind::Absent | EntryKind::Hole => entry,
+    /// The entry of a head as its views show it: frozen where it is not written in place.
+    fn own_view(&self, head: &Node, page_no: PageNo, slot: u16, entry: Entry) -> Entry {
+        match entry.kind() {
+            EntryKind::Object(generation) if generation >= head.row().cut => entry,
+            EntryKind::Object(_) => entry.with_frozen(true),
+            EntryKind::Ref(reference) => {
+                let object = self.pool.refs.known(reference);
+                counted_view(object, page_no.index(usize::from(slot)))
+            }
+            EntryKind::Row => ASK,
+            EntryKind::Absent | EntryKind::Hole => entry,
+        }
     }
-}
 
-/// What a page of a node inherits.
-async fn inherited(
-    head: &Rc<Node>,
-    page_no: PageNo,
-    size: ObjectSize,
-    nodes: &Nodes,
-) -> Result<Box<[Entry; ENTRIES_PER_PAGE]>> {
-    let object = u64::from(size.bytes());
-    let start = page_no.index(0).get() * object;
-    let mut shown = Box::new([Entry::ABSENT; ENTRIES_PER_PAGE]);
-    let mut open = SlotSet::full();
-    let mut limit = head.inherit_end();
-    let mut node = head.clone();
-    while limit > start && !open.is_empty() {
-        let Some(parent) = node.parent(nodes).await? else {
-            break;
-        };
-        let slots = parent.table.slots(page_no).await?;
-        if !matches!(slots, PageSlots::Uniform(Entry::ABSENT)) {
-            for slot in open.iter() {
-                let begin = start + u64::from(slot) * object;
-                let entry = slots.get(slot);
-                if begin >= limit {
-                    open.remove(slot);
-                } else if entry != Entry::ABSENT {
-                    open.remove(slot);
-                    shown[usize::from(slot)] = match entry.kind() {
-                        EntryKind::Hole => Entry::HOLE,
-                        EntryKind::Object(_) if !entry.is_partial() && begin + object <= limit => {
-                            entry.with_frozen(true)
-                        }
-                        _ => ASK,
-                    };
+    /// A complete entry of an ancestor as views show it.
+    async fn shown(&self, page_no: PageNo, slot: u16, entry: Entry) -> Result<Entry> {
+        Ok(match entry.kind() {
+            EntryKind::Absent | EntryKind::Hole => entry,
+            EntryKind::Object(_) if !entry.is_partial() => entry.with_frozen(true),
+            EntryKind::Ref(reference) => {
+                let object = self.pool.refs.object(&*self.meta, reference).await?;
+                counted_view(Some(object), page_no.index(usize::from(slot)))
+            }
+            EntryKind::Object(_) | EntryKind::Row => ASK,
+        })
+    }
+
+    /// What a page of a node inherits.
+    async fn inherited(
+        &self,
+        head: &Rc<Node>,
+        page_no: PageNo,
+    ) -> Result<Box<[Entry; ENTRIES_PER_PAGE]>> {
+        let object = u64::from(self.pool.object_size.bytes());
+        let start = page_no.index(0).get() * object;
+        let mut shown = Box::new([Entry::ABSENT; ENTRIES_PER_PAGE]);
+        let mut open = SlotSet::full();
+        let mut limit = head.inherit_end();
+        let mut node = head.clone();
+        while limit > start && !open.is_empty() {
+            let Some(parent) = node.parent(&self.nodes).await? else {
+                break;
+            };
+            let slots = parent.table.slots(page_no).await?;
+            if !matches!(slots, PageSlots::Uniform(Entry::ABSENT)) {
+                for slot in open.iter() {
+                    let begin = start + u64::from(slot) * object;
+                    let entry = slots.get(slot);
+                    if begin >= limit {
+                        open.remove(slot);
+                    } else if entry != Entry::ABSENT {
+                        open.remove(slot);
+                        let cut = begin + object > limit && entry != Entry::HOLE;
+                        shown[usize::from(slot)] = match cut {
+                            true => ASK,
+                            false => self.shown(page_no, slot, entry).await?,
+                        };
+                    }
                 }
             }
+            limit = limit.min(parent.inherit_end());
+            node = parent;
         }
-        limit = limit.min(parent.inherit_end());
-        node = parent;
+        Ok(shown)
     }
-    Ok(shown)
+}
+
+/// An object that is counted, as a view shows it: only at its own index others find it by its generation.
+fn counted_view(object: Option<ObjectId>, index: ObjectIndex) -> Entry {
+    match object {
+        Some(object) if object.index == index => Entry::object(object.generation).with_frozen(true),
+        _ => ASK,
+    }
 }
 
 fn page(token: u64) -> PageNo {

@@ -10,4 +10,3 @@ mod late;
 mod names;
 mod objects;
 mod resizing;
-mod smoke;

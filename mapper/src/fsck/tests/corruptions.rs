@@ -6,8 +6,13 @@ use crate::fsck::{FindingKind as Kind, MEMORY_LIMIT, Options};
 type Case = (&'static str, Kind, fn(&mut Store));
 
 pub fn expect(cases: &[Case]) {
+    expect_of(Store::healthy, cases);
+}
+
+/// Corrupts what this makes.
+pub fn expect_of(healthy: fn() -> Store, cases: &[Case]) {
     for (name, kind, corrupt) in cases {
-        let mut store = Store::healthy();
+        let mut store = healthy();
         corrupt(&mut store);
         let report = run(&store, Options::default(), MEMORY_LIMIT);
         assert_eq!(kinds(&report), [*kind], "{name}: {:#?}", report.findings);

@@ -2,6 +2,8 @@
 
 mod corruptions;
 mod failures;
+mod garbage;
 mod healthy;
 mod objects;
 mod store;
+mod trees;

@@ -108,7 +108,10 @@ impl Outposts {
     /// What runs on each of them.
     pub(crate) fn epochs(&self) -> Vec<Rc<Epochs>> {
         let by_id = self.by_id.borrow();
-        by_id.values().map(|outpost| outpost.epochs.clone()).collect()
+        by_id
+            .values()
+            .map(|outpost| outpost.epochs.clone())
+            .collect()
     }
 
     fn find(&self, id: ResourceId) -> Option<Rc<Outpost>> {
