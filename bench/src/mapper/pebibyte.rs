@@ -48,7 +48,7 @@ impl Pebibyte {
             });
             let bytes = scratch.database_bytes();
             prepare(&scratch, OpenMode::Existing, async |rows| {
-                random(rows, 2, "gib", GIB).await;
+                random(rows, 3, "gib", GIB).await;
                 for spare in 0..SPARE {
                     uniform(rows, 100 + spare, spare_name(PIB, spare), PIB).await;
                     uniform(rows, 200 + spare, spare_name(GIB, spare), GIB).await;
