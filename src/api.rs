@@ -3,6 +3,10 @@
 //!
 //! Requests refuse unknown fields. Answers may gain fields; none changes its meaning.
 
+mod snapshots;
+
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -10,6 +14,8 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::name::ResourceName;
 use crate::units::{ByteSize, UnixSeconds};
+
+pub use snapshots::*;
 
 /// Smallest volume.
 pub const MIN_VOLUME_SIZE: ByteSize = ByteSize::mib(1);
@@ -59,11 +65,22 @@ impl From<BlockSize> for u32 {
 }
 
 /// What a resource is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum VolumeKind {
     /// Writable.
     Volume,
+    /// What a volume was at an instant; never changes.
+    Snapshot,
+}
+
+impl fmt::Display for VolumeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Volume => "volume",
+            Self::Snapshot => "snapshot",
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,7 +91,7 @@ pub enum VolumeState {
     Faulted,
 }
 
-/// A volume as it is now.
+/// A volume or a snapshot as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Volume {
     pub name: ResourceName,
@@ -86,8 +103,14 @@ pub struct Volume {
     #[schema(value_type = u32, example = 512)]
     pub block_size: BlockSize,
     pub pool: ResourceName,
-    /// Bytes of the volume that the pool holds: whole objects that are mapped. Only where one volume
-    /// is shown: the whole map is read for it.
+    /// The nearest snapshot that it comes from: of which it was cloned, or which was taken of it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ResourceName>,
+    /// It can be neither deleted nor rolled back.
+    #[serde(default)]
+    pub protected: bool,
+    /// Bytes of the objects that its own map and those that it inherits from name, the latter also
+    /// where it has newer ones itself. Only where one volume is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<ByteSize>,
     pub state: VolumeState,
@@ -196,8 +219,11 @@ pub struct Pool {
     /// Bytes of these that are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free: Option<ByteSize>,
-    /// Volumes that live in it.
+    /// Volumes and snapshots that live in it.
     pub volumes: u64,
+    /// How much it stores. Only where one pool is shown, and its store answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<PoolUsage>,
     pub state: PoolState,
     /// Why the state is not `ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,8 +289,11 @@ pub enum Protocol {
 /// An export as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Export {
-    /// The volume's name; one volume has at most one export.
+    /// The name of the volume or snapshot; each has at most one export.
     pub name: ResourceName,
+    /// What is exported. A snapshot always is read-only.
+    #[serde(default = "volume_kind")]
+    pub kind: VolumeKind,
     /// iSCSI name of the target.
     pub target: String,
     pub lun: u16,
@@ -279,6 +308,10 @@ pub struct Export {
     pub fault: Option<String>,
 }
 
+fn volume_kind() -> VolumeKind {
+    VolumeKind::Volume
+}
+
 impl Export {
     /// What libiscsi and QEMU take to attach it, one for each portal.
     pub fn urls(&self) -> impl Iterator<Item = String> + '_ {
@@ -291,11 +324,12 @@ impl Export {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddExport {
-    /// The volume's name.
+    /// The name of a volume or snapshot.
     pub name: ResourceName,
     /// All that the daemon serves unless given; not empty.
     #[serde(default = "default_protocols")]
     pub protocols: Vec<Protocol>,
+    /// An export of a snapshot is read-only in any case.
     #[serde(default)]
     pub read_only: bool,
 }
@@ -318,6 +352,9 @@ impl AddExport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
     pub name: ResourceName,
+    /// What it was: of a volume or snapshot that was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<VolumeKind>,
     /// False where there was nothing of that name, and that was allowed.
     pub removed: bool,
 }
@@ -334,6 +371,8 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     pub pools: u64,
     pub volumes: u64,
+    #[serde(default)]
+    pub snapshots: u64,
     pub exports: u64,
     pub sessions: u64,
     pub metadata: MetadataStatus,

@@ -237,6 +237,42 @@ fn a_read_only_export_refuses_writes_and_serves_reads() {
 }
 
 #[test]
+fn a_volume_is_rolled_back_only_while_no_initiator_is_logged_in_and_snapshots_take_no_writes() {
+    let scratch = Scratch::new();
+    let daemon = daemon(&scratch);
+    daemon.export_new("vol", "16M", &[]);
+    let [old, new] = [0x11, 0x22].map(|byte| vec![byte; 64 * SECTOR]);
+    let mut session = login(&daemon, "vol");
+    let mut write = |data: &[u8]| {
+        session
+            .write(8, &mut data.to_vec(), Durability::Now)
+            .unwrap_or_else(|e| panic!("{e}"));
+    };
+    write(&old);
+    daemon.run(&["volume", "snapshot", "vol", "snap"]);
+    write(&new);
+    daemon.run(&["export", "add", "snap"]);
+    let mut snapshot = login(&daemon, "snap");
+    assert!(
+        snapshot
+            .write(8, &mut new.clone(), Durability::Flush)
+            .is_err(),
+        "a snapshot took a write"
+    );
+    assert!(snapshot.read(8, 64).unwrap_or_else(|e| panic!("{e}")) == old);
+
+    let said = daemon.refused(&["volume", "rollback", "vol", "snap"]);
+    assert!(said.contains("logged in"), "{said}");
+    assert!(session.read(8, 64).unwrap_or_else(|e| panic!("{e}")) == new);
+    session.logout();
+    daemon.run(&["export", "remove", "vol"]);
+    daemon.run(&["volume", "rollback", "vol", "snap"]);
+    daemon.run(&["export", "add", "vol"]);
+    let read = login(&daemon, "vol").read(8, 64);
+    assert!(read.unwrap_or_else(|e| panic!("{e}")) == old);
+}
+
+#[test]
 fn what_an_admin_set_survives_a_crash() {
     let scratch = Scratch::new();
     let daemon = daemon(&scratch);
@@ -244,6 +280,11 @@ fn what_an_admin_set_survives_a_crash() {
     daemon.run(&["volume", "create", "two", "--size", "32M"]);
     daemon.run(&["export", "add", "two", "--iscsi", "--read-only"]);
     daemon.run(&["volume", "create", "three", "--size", "1G"]);
+    daemon.run(&["snapshot", "group", "mon", "one", "three"]);
+    daemon.run(&["volume", "clone", "one-mon", "clone", "--size", "64M"]);
+    daemon.run(&["volume", "protect", "one-mon"]);
+    daemon.run(&["volume", "rollback", "three", "three-mon"]);
+    daemon.run(&["export", "add", "three-mon"]);
     let state = |daemon: &Daemon| {
         let mut pools = daemon.json(&["pool", "list"]);
         for pool in pools.as_array_mut().expect("a list") {
@@ -253,7 +294,8 @@ fn what_an_admin_set_survives_a_crash() {
         for export in exports.as_array_mut().expect("a list") {
             export["portals"].take(); // the port is a new one each time
         }
-        (daemon.json(&["volume", "list"]), pools, exports)
+        let volumes = daemon.json(&["volume", "list"]);
+        (volumes, daemon.json(&["volume", "tree"]), pools, exports)
     };
     let before = state(&daemon);
     let daemon = Daemon::start(daemon.kill());

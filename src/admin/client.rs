@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 
 /// How long the daemon may take to answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-/// Bytes of an answer: a list of some hundred thousand volumes.
+/// Bytes of an answer: the counters of some hundred thousand volumes. Lists come by pages.
 const MAX_ANSWER: usize = 256 << 20;
 
 /// A daemon, by its admin socket.

@@ -1,6 +1,8 @@
 //! An engine that keeps its catalogue in memory and moves no data: the tests' other side of
 //! `Control`. Identities and times are fixed, so that answers can be compared as text.
 
+mod snapshots;
+
 use std::collections::BTreeMap;
 use std::future::{Future, pending, ready};
 use std::net::SocketAddr;
@@ -22,6 +24,13 @@ struct Catalogue {
     volumes: BTreeMap<ResourceName, Volume>,
     exports: BTreeMap<ResourceName, Export>,
     pools: BTreeMap<ResourceName, Pool>,
+    nodes: BTreeMap<u64, snapshots::Node>,
+    last_node: u64,
+    /// Identities given out.
+    ids: u128,
+    /// How often the garbage collector will be seen running, and nodes that it has merged.
+    gc_steps: u64,
+    merged: u64,
     stopped: bool,
 }
 
@@ -88,10 +97,33 @@ fn taken(what: &str, name: &ResourceName) -> Error {
 
 impl Catalogue {
     fn volume(&self, name: &ResourceName) -> Result<Volume> {
-        self.volumes
-            .get(name)
-            .cloned()
-            .ok_or_else(|| no("volume", name))
+        let found = self.volumes.get(name).cloned();
+        let volume = found.ok_or_else(|| no("volume", name))?;
+        Ok(Volume {
+            origin: self.origins(name).into_iter().next(),
+            ..volume
+        })
+    }
+
+    fn new_id(&mut self) -> Uuid {
+        self.ids += 1;
+        Uuid::from_u128(self.ids)
+    }
+
+    fn volumes(&self, ask: &ListVolumes) -> Result<VolumePage> {
+        let all: Vec<&Volume> = self.volumes.values().collect();
+        let (page, more) = ask.page(
+            &all,
+            |volume| volume.name.as_str(),
+            |v, kind| v.kind == kind,
+        );
+        let page = page.into_iter().map(|i| self.volume(&all[i].name));
+        let volumes = page.collect::<Result<Vec<_>>>()?;
+        let last = volumes.last().filter(|_| more);
+        Ok(VolumePage {
+            next: last.map(|volume| volume.name.clone()),
+            volumes,
+        })
     }
 
     fn create_volume(&mut self, request: CreateVolume) -> Result<Volume> {
@@ -103,13 +135,16 @@ impl Catalogue {
             .get_mut(&request.pool)
             .ok_or_else(|| no("pool", &request.pool))?;
         pool.volumes += 1;
+        self.add_root(&request.name);
         let volume = Volume {
             name: request.name.clone(),
-            id: Uuid::from_u128(self.volumes.len() as u128 + 1),
+            id: self.new_id(),
             kind: VolumeKind::Volume,
             size: request.size,
             block_size: request.block_size,
             pool: request.pool,
+            origin: None,
+            protected: false,
             used: Some(ByteSize::default()),
             state: VolumeState::Ok,
             fault: None,
@@ -142,6 +177,7 @@ impl Catalogue {
             capacity: (request.pool_type == PoolType::File).then_some(ByteSize::mib(1 << 20)),
             free: (request.pool_type == PoolType::File).then_some(ByteSize::mib(1 << 19)),
             volumes: 0,
+            usage: None,
             state: PoolState::Ok,
             fault: None,
             created: CREATED,
@@ -170,7 +206,8 @@ impl Catalogue {
                 advertise: None,
             }],
             pools: self.pools.len() as u64,
-            volumes: self.volumes.len() as u64,
+            volumes: self.count(VolumeKind::Volume),
+            snapshots: self.count(VolumeKind::Snapshot),
             exports: self.exports.len() as u64,
             sessions: 0,
             metadata: MetadataStatus {
@@ -182,6 +219,10 @@ impl Catalogue {
                 fault: None,
             },
         }
+    }
+
+    fn count(&self, kind: VolumeKind) -> u64 {
+        self.volumes.values().filter(|v| v.kind == kind).count() as u64
     }
 
     fn stats(&self) -> Stats {
@@ -212,8 +253,8 @@ impl Control for FakeControl {
         self.answer(|c| c.create_volume(request))
     }
 
-    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
-        self.answer(|c| Ok(c.volumes.values().cloned().collect()))
+    fn volumes(&self, ask: ListVolumes) -> Answer<'_, VolumePage> {
+        self.answer(move |c| c.volumes(&ask))
     }
 
     fn volume(&self, name: ResourceName) -> Answer<'_, Volume> {
@@ -226,8 +267,11 @@ impl Control for FakeControl {
                 .volumes
                 .get_mut(&name)
                 .ok_or_else(|| no("volume", &name))?;
+            if volume.kind == VolumeKind::Snapshot {
+                return Err(Error::refused("it is a snapshot, which never changes"));
+            }
             volume.size = size;
-            Ok(volume.clone())
+            c.volume(&name)
         })
     }
 
@@ -239,35 +283,80 @@ impl Control for FakeControl {
                 return Err(taken("volume", &to));
             }
             c.volumes.remove(&name);
+            c.rename_node(&name, &to)?;
             volume.name = to.clone();
             c.volumes.insert(to, volume.clone());
             Ok(volume)
         })
     }
 
-    fn delete_volume(&self, name: ResourceName) -> Answer<'_, ()> {
+    fn delete_volume(&self, name: ResourceName) -> Answer<'_, VolumeKind> {
         self.answer(|c| {
             let volume = c.volume(&name)?;
+            volume.check_unprotected()?;
             c.not_exported(&name)?;
+            c.drop_node(&name)?;
             c.volumes.remove(&name);
             c.pools
                 .get_mut(&volume.pool)
                 .map(|pool| pool.volumes -= 1)
-                .ok_or_else(|| no("pool", &volume.pool))
+                .ok_or_else(|| no("pool", &volume.pool))?;
+            Ok(volume.kind)
         })
+    }
+
+    fn take_snapshots(&self, members: Vec<SnapshotOf>) -> Answer<'_, Vec<Volume>> {
+        self.answer(move |c| c.take_snapshots(&members))
+    }
+
+    fn clone_snapshot(&self, snapshot: ResourceName, request: CloneSnapshot) -> Answer<'_, Volume> {
+        self.answer(move |c| c.clone_snapshot(&snapshot, request))
+    }
+
+    fn comes_from(&self, name: ResourceName, snapshot: ResourceName) -> Answer<'_, bool> {
+        self.answer(move |c| Ok(c.origins(&name).contains(&snapshot)))
+    }
+
+    fn roll_back(&self, volume: ResourceName, snapshot: ResourceName) -> Answer<'_, Volume> {
+        self.answer(move |c| c.roll_back(&volume, &snapshot))
+    }
+
+    fn flatten(&self, volume: ResourceName, from: u64) -> Answer<'_, Flattening> {
+        self.answer(move |c| c.flatten(&volume, from))
+    }
+
+    fn copy_volume(&self, source: ResourceName, request: CopyVolume) -> Answer<'_, Copying> {
+        self.answer(move |c| c.copy_volume(&source, &request))
+    }
+
+    fn protect(&self, name: ResourceName, protected: bool) -> Answer<'_, Volume> {
+        self.answer(move |c| c.protect(&name, protected))
+    }
+
+    fn tree(&self, ask: AskTree) -> Answer<'_, TreePage> {
+        self.answer(move |c| ask.page(c.tree()?))
+    }
+
+    fn gc_status(&self) -> Answer<'_, GcStatus> {
+        self.answer(|c| Ok(c.gc_status()))
+    }
+
+    fn gc_run(&self) -> Answer<'_, GcStatus> {
+        self.answer(|c| Ok(c.gc_run()))
     }
 
     fn add_export(&self, request: AddExport) -> Answer<'_, Export> {
         self.answer(|c| {
-            c.volume(&request.name)?;
+            let kind = c.volume(&request.name)?.kind;
             if c.exports.contains_key(&request.name) {
                 return Err(taken("export of volume", &request.name));
             }
             let export = Export {
                 target: request.name.iqn(),
                 name: request.name.clone(),
+                kind,
                 lun: 0,
-                read_only: request.read_only,
+                read_only: request.read_only || kind == VolumeKind::Snapshot,
                 protocols: request.protocols,
                 portals: vec!["127.0.0.1:3260".to_owned()],
                 sessions: 0,
@@ -300,7 +389,12 @@ impl Control for FakeControl {
     }
 
     fn pool(&self, name: ResourceName) -> Answer<'_, Pool> {
-        self.answer(|c| c.pools.get(&name).cloned().ok_or_else(|| no("pool", &name)))
+        self.answer(|c| {
+            let pool = c.pools.get(&name).cloned();
+            let pool = pool.ok_or_else(|| no("pool", &name))?;
+            let usage = Some(c.usage(&name));
+            Ok(Pool { usage, ..pool })
+        })
     }
 
     fn remove_pool(&self, name: ResourceName) -> Answer<'_, ()> {

@@ -1,6 +1,8 @@
 //! The routes of the admin API and their description in OpenAPI. Each handler only takes a request
 //! apart and puts the answer together; `service` decides.
 
+mod snapshots;
+
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
@@ -27,18 +29,28 @@ use crate::name::ResourceName;
 #[openapi(
     info(
         title = "Atoll admin API",
-        description = "Volumes, exports and pools of one Atoll daemon, over its admin socket."
+        description = "Volumes, snapshots, exports and pools of one Atoll daemon, over its admin socket."
     ),
     paths(
         openapi,
         status,
         stats,
-        list_volumes,
+        snapshots::list_volumes,
         create_volume,
         show_volume,
         delete_volume,
         resize_volume,
         rename_volume,
+        snapshots::take_snapshot,
+        snapshots::take_group,
+        snapshots::clone_snapshot,
+        snapshots::roll_back,
+        snapshots::flatten,
+        snapshots::copy_volume,
+        snapshots::protect,
+        snapshots::tree,
+        snapshots::gc_status,
+        snapshots::gc_run,
         list_exports,
         add_export,
         remove_export,
@@ -56,10 +68,25 @@ pub fn router(service: Service) -> Router {
         .route("/openapi.json", get(openapi))
         .route("/v1/status", get(status))
         .route("/v1/stats", get(stats))
-        .route("/v1/volumes", get(list_volumes).post(create_volume))
+        .route(
+            "/v1/volumes",
+            get(snapshots::list_volumes).post(create_volume),
+        )
         .route("/v1/volumes/{name}", get(show_volume).delete(delete_volume))
         .route("/v1/volumes/{name}/resize", post(resize_volume))
         .route("/v1/volumes/{name}/rename", post(rename_volume))
+        .route(
+            "/v1/volumes/{name}/snapshot",
+            post(snapshots::take_snapshot),
+        )
+        .route("/v1/volumes/{name}/clone", post(snapshots::clone_snapshot))
+        .route("/v1/volumes/{name}/rollback", post(snapshots::roll_back))
+        .route("/v1/volumes/{name}/flatten", post(snapshots::flatten))
+        .route("/v1/volumes/{name}/copy", post(snapshots::copy_volume))
+        .route("/v1/volumes/{name}/protect", post(snapshots::protect))
+        .route("/v1/snapshots", post(snapshots::take_group))
+        .route("/v1/tree", get(snapshots::tree))
+        .route("/v1/gc", get(snapshots::gc_status).post(snapshots::gc_run))
         .route("/v1/exports", get(list_exports).post(add_export))
         .route("/v1/exports/{name}", axum::routing::delete(remove_export))
         .route("/v1/pools", get(list_pools).post(add_pool))
@@ -176,11 +203,6 @@ async fn status(State(service): State<Service>) -> Result<Json<Status>> {
 #[utoipa::path(get, path = "/v1/stats", responses((status = 200, body = Stats), (status = "default", body = Error)))]
 async fn stats(State(service): State<Service>) -> Result<Json<Stats>> {
     service.control().stats().await.map(Json)
-}
-
-#[utoipa::path(get, path = "/v1/volumes", responses((status = 200, body = Vec<Volume>), (status = "default", body = Error)))]
-async fn list_volumes(State(service): State<Service>) -> Result<Json<Vec<Volume>>> {
-    service.control().volumes().await.map(Json)
 }
 
 #[utoipa::path(post, path = "/v1/volumes", request_body = CreateVolume, responses(

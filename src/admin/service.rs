@@ -1,13 +1,15 @@
 //! The rules between the API and the engine: requests are checked before the engine sees them, and
 //! repeating a command that was already done is no error where nothing differs (A3).
 
+mod snapshots;
+
 use std::sync::Arc;
 
 use crate::api::{
-    AddExport, AddPool, CreateVolume, Export, Pool, Removed, RenameVolume, Volume,
+    AddExport, AddPool, CreateVolume, Export, Pool, Removed, RenameVolume, Volume, VolumeKind,
     check_volume_size,
 };
-use crate::control::{Answer, Control};
+use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ResourceName;
 use crate::units::ByteSize;
@@ -43,6 +45,11 @@ impl Service {
         };
         let there = self.control.volume(request.name.clone()).await?;
         let differences = differences(&[
+            (
+                "kind",
+                there.kind.to_string(),
+                VolumeKind::Volume.to_string(),
+            ),
             ("size", there.size.exact(), request.size.exact()),
             ("pool", there.pool.to_string(), request.pool.to_string()),
             (
@@ -51,11 +58,7 @@ impl Service {
                 u32::from(request.block_size).to_string(),
             ),
         ]);
-        match differences {
-            None if request.if_not_exists => Ok(Made::Unchanged(there)),
-            None => Err(taken.hint("it is as asked for; --if-not-exists takes that for done")),
-            Some(differences) => Err(taken.hint(differences)),
-        }
+        unless_different(taken, request.if_not_exists, there, differences)
     }
 
     pub async fn resize_volume(&self, name: ResourceName, size: ByteSize) -> Result<Volume> {
@@ -95,7 +98,9 @@ impl Service {
                 .protocols
                 .iter()
                 .all(|protocol| there.protocols.contains(protocol));
-        if same_protocols && there.read_only == request.read_only {
+        // Of a snapshot both are the same export.
+        let read_only = request.read_only || there.kind == VolumeKind::Snapshot;
+        if same_protocols && there.read_only == read_only {
             return Ok(Made::Unchanged(there));
         }
         let mode = |read_only| if read_only { "read-only" } else { "writable" };
@@ -127,16 +132,15 @@ impl Service {
                 request.object_size.exact(),
             ),
         ]);
-        match differences {
-            None if request.if_not_exists => Ok(Made::Unchanged(there)),
-            None => Err(taken.hint("it is as asked for; --if-not-exists takes that for done")),
-            Some(differences) => Err(taken.hint(differences)),
-        }
+        unless_different(taken, request.if_not_exists, there, differences)
     }
 
     pub async fn delete_volume(&self, name: ResourceName, if_exists: bool) -> Result<Removed> {
-        let done = self.control.delete_volume(name.clone());
-        removed(name, if_exists, done).await
+        let deleted = self.control.delete_volume(name.clone());
+        let mut kind = None;
+        let done = async { deleted.await.map(|it| kind = Some(it)) };
+        let removed = removed(name, if_exists, done).await?;
+        Ok(Removed { kind, ..removed })
     }
 
     pub async fn remove_export(&self, name: ResourceName, if_exists: bool) -> Result<Removed> {
@@ -164,10 +168,29 @@ fn differences(properties: &[(&str, String, String)]) -> Option<String> {
     (!differing.is_empty()).then(|| format!("it differs: {}", differing.join("; ")))
 }
 
-async fn removed(name: ResourceName, if_exists: bool, done: Answer<'_, ()>) -> Result<Removed> {
+/// What is there already, if it is as asked for and that was to be taken for done; else why not.
+fn unless_different<T>(
+    taken: Error,
+    if_not_exists: bool,
+    there: T,
+    differences: Option<String>,
+) -> Result<Made<T>> {
+    match differences {
+        None if if_not_exists => Ok(Made::Unchanged(there)),
+        None => Err(taken.hint("it is as asked for; --if-not-exists takes that for done")),
+        Some(differences) => Err(taken.hint(differences)),
+    }
+}
+
+async fn removed(
+    name: ResourceName,
+    if_exists: bool,
+    done: impl Future<Output = Result<()>>,
+) -> Result<Removed> {
     match done.await {
         Ok(()) => Ok(Removed {
             name,
+            kind: None,
             removed: true,
         }),
         Err(Error {
@@ -175,6 +198,7 @@ async fn removed(name: ResourceName, if_exists: bool, done: Answer<'_, ()>) -> R
             ..
         }) if if_exists => Ok(Removed {
             name,
+            kind: None,
             removed: false,
         }),
         Err(error) if error.kind == ErrorKind::NotFound && error.hint.is_none() => Err(error.hint(

@@ -1,5 +1,7 @@
 //! The admin API over a real socket, against an engine of memory: statuses, bodies, limits.
 
+mod snapshots;
+
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::path::PathBuf;
@@ -102,10 +104,8 @@ fn a_volume_lives_from_create_to_delete() {
     let client = served.client();
     let made: Answered<Volume> = client.post("/v1/volumes", &create("a", 1)).unwrap();
     assert!(made.created);
-    assert_eq!(
-        client.get::<Vec<Volume>>("/v1/volumes").unwrap(),
-        std::slice::from_ref(&made.value)
-    );
+    let listed = || client.get::<VolumePage>("/v1/volumes").unwrap().volumes;
+    assert_eq!(listed(), std::slice::from_ref(&made.value));
     let size = ResizeVolume {
         size: ByteSize::mib(2),
     };
@@ -121,7 +121,7 @@ fn a_volume_lives_from_create_to_delete() {
         renamed.value
     );
     assert!(client.delete::<Removed>("/v1/volumes/b").unwrap().removed);
-    assert_eq!(client.get::<Vec<Volume>>("/v1/volumes").unwrap(), []);
+    assert_eq!(listed(), []);
 }
 
 #[test]
@@ -369,6 +369,49 @@ fn wrong_requests_get_an_error_of_the_api_with_its_status() {
             400,
             "invalid",
         ),
+        ("GET", "/v1/volumes?limit=0", "", 400, "invalid"),
+        ("GET", "/v1/volumes?limit=1001", "", 400, "invalid"),
+        ("GET", "/v1/volumes?kind=tape", "", 400, "invalid"),
+        ("GET", "/v1/volumes?after=A", "", 400, "invalid"),
+        ("GET", "/v1/volumes?from=a", "", 400, "invalid"),
+        ("GET", "/v1/tree?name=none", "", 404, "not_found"),
+        ("GET", "/v1/tree?after=x", "", 400, "invalid"),
+        ("GET", "/v1/tree?limit=10001", "", 400, "invalid"),
+        (
+            "POST",
+            "/v1/volumes/none/snapshot",
+            r#"{"snapshot":"s"}"#,
+            404,
+            "not_found",
+        ),
+        (
+            "POST",
+            "/v1/volumes/none/clone",
+            r#"{"to":"c","size":1}"#,
+            400,
+            "invalid",
+        ),
+        (
+            "POST",
+            "/v1/snapshots",
+            r#"{"name":"s","volumes":[]}"#,
+            400,
+            "invalid",
+        ),
+        (
+            "POST",
+            "/v1/volumes/none/protect",
+            r#"{"protected":true}"#,
+            404,
+            "not_found",
+        ),
+        (
+            "POST",
+            "/v1/volumes/none/copy",
+            r#"{"to":"c","from":-1}"#,
+            400,
+            "invalid",
+        ),
         (
             "POST",
             "/v1/exports",
@@ -464,7 +507,7 @@ fn the_description_is_served_and_every_operation_in_it_has_a_route() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 16);
+    assert_eq!(operations, 26);
     for (name, schema) in served_doc["components"]["schemas"].as_object().unwrap() {
         assert!(schema.is_object(), "{name}");
     }

@@ -1,5 +1,7 @@
 //! The command line as `clap` sees it: verbs, options, help. What the verbs do is beside this.
 
+mod snapshots;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use crate::config::{ADMIN_SOCKET, Advertise, DEFAULT_DATA};
 use crate::error::EXIT_CODES;
 use crate::name::ResourceName;
 use crate::units::ByteSize;
+
+pub use snapshots::*;
 
 /// Poll-mode storage appliance: thin volumes over iSCSI.
 ///
@@ -78,15 +82,21 @@ Examples:
   atoll serve
   atoll serve --config /etc/atoll.toml --data /var/lib/atoll --cores 0,1")]
     Serve(Serve),
-    /// Create, change and delete volumes
+    /// Create, change, snapshot, clone and delete volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeVerb),
-    /// Make volumes visible to initiators
+    /// Take snapshots of several volumes at one instant
+    #[command(subcommand, arg_required_else_help = true)]
+    Snapshot(SnapshotVerb),
+    /// Make volumes and snapshots visible to initiators
     #[command(subcommand, arg_required_else_help = true)]
     Export(ExportVerb),
     /// Add and remove the pools that hold the volumes' objects
     #[command(subcommand, arg_required_else_help = true)]
     Pool(PoolVerb),
+    /// Look at the garbage collector, or let it begin
+    #[command(subcommand, arg_required_else_help = true)]
+    Gc(GcVerb),
     /// Show what the daemon is doing: cores, listeners, sessions, metadata
     #[command(after_help = "Example:\n  atoll status")]
     Status,
@@ -144,13 +154,13 @@ of 4 KiB. Nothing is allocated before it is written.
 Example:
   atoll volume create demo --size 10G")]
     Create(VolumeCreate),
-    /// List the volumes
+    /// List the volumes and snapshots
     #[command(
-        after_help = "Example:\n  atoll volume list --json",
+        after_help = "Examples:\n  atoll volume list --json\n  atoll volume list --kind snapshot",
         visible_alias = "ls"
     )]
-    List,
-    /// Show one volume
+    List(VolumeList),
+    /// Show one volume or snapshot
     #[command(after_help = "Example:\n  atoll volume show demo")]
     Show { name: ResourceName },
     /// Grow or shrink a volume
@@ -165,9 +175,9 @@ Example:
         /// The new size: 20G, 512M, 1T, or bytes
         size: ByteSize,
     },
-    /// Rename a volume
+    /// Rename a volume or snapshot
     #[command(after_help = "\
-The volume keeps its identity and its data, and the old name is free again. Refused while it is exported.
+It keeps its identity and its data, and the old name is free again. Refused while it is exported.
 Not repeatable: once renamed, the old name is not found.
 
 Example:
@@ -178,10 +188,12 @@ Example:
         #[arg(value_name = "NEW")]
         to: ResourceName,
     },
-    /// Delete a volume and all its data
+    /// Delete a volume or snapshot and all its data
     #[command(
         after_help = "\
-Refused while it is exported or open. The name is free at once; the space comes back in the background.
+Refused while it is exported, open or protected. The name is free at once; the space comes back in
+the background. Whatever was cloned from it, or of which it was taken, keeps its data: volumes and
+snapshots can be deleted in any order.
 
 Example:
   atoll volume delete demo",
@@ -192,6 +204,90 @@ Example:
         /// Succeed if there is no such volume
         #[arg(long)]
         if_exists: bool,
+    },
+    /// Take a snapshot of a volume: a read-only resource that never changes
+    #[command(after_help = "\
+It has every write that was answered before it was asked for, and none that was sent after it was
+answered. It takes no space and a moment, whatever the volume's size; writes go on. A snapshot is
+listed, shown, renamed, deleted and exported like a volume; its exports are read-only.
+Of several volumes at one instant: `atoll snapshot group`.
+
+Example:
+  atoll volume snapshot demo demo-mon")]
+    Snapshot(VolumeSnapshot),
+    /// Make a volume that begins as a snapshot is
+    #[command(after_help = "\
+It takes no space and a moment: what is not written to the clone is read from the snapshot, in whose
+pool it lives.
+
+Example:
+  atoll volume clone demo-mon test")]
+    Clone(VolumeClone),
+    /// Make a volume what a snapshot of it was, its size too
+    #[command(after_help = "\
+What was written since is lost, if no other snapshot has it; younger snapshots stay. The snapshot
+may be any of the volume's tree. Refused while the volume is protected, or a session is logged in
+to it. Doing it again has the same end.
+
+Example:
+  atoll volume rollback demo demo-mon")]
+    Rollback {
+        #[arg(value_name = "VOL")]
+        volume: ResourceName,
+        #[arg(value_name = "SNAP")]
+        snapshot: ResourceName,
+    },
+    /// Copy into a volume what it inherits, so that it depends on no snapshot
+    #[command(after_help = "\
+The volume is in use meanwhile. Shows how far it is; where it was interrupted, doing it again goes
+on quickly to the place and from there.
+
+Example:
+  atoll volume flatten test")]
+    Flatten {
+        #[arg(value_name = "VOL")]
+        volume: ResourceName,
+    },
+    /// Show which volumes and snapshots come from which
+    #[command(after_help = "\
+Each line inherits what it has not itself from the line above it: of those in its own column, or,
+where a branch begins, from the one that the branch leaves. OWN is what it has itself. Deleted
+snapshots that others still inherit from have no name. With a name, only the tree that this volume
+or snapshot is in.
+
+Examples:
+  atoll volume tree
+  atoll volume tree demo --json")]
+    Tree { name: Option<ResourceName> },
+    /// Keep a volume or snapshot from being deleted or rolled back
+    #[command(after_help = "\
+A second time changes nothing.
+
+Example:
+  atoll volume protect demo-mon")]
+    Protect { name: ResourceName },
+    /// Let a volume or snapshot be deleted and rolled back again
+    #[command(after_help = "\
+A second time changes nothing.
+
+Example:
+  atoll volume unprotect demo-mon")]
+    Unprotect { name: ResourceName },
+    /// Make a new volume with the data of another, or of a snapshot
+    #[command(after_help = "\
+The copy has the size, pool and block size of the source, and belongs to no tree. Whole objects are
+shared and take no space until one side writes to them; the rest is read and written. Says how much
+of which, what was never written counted as shared. Of a volume that is written meanwhile, parts are
+copied at different times: copy a snapshot of it instead.
+Where it fails or is interrupted, DST is there and has a part: delete it, and copy again.
+
+Example:
+  atoll volume copy demo-mon archive")]
+    Copy {
+        #[arg(value_name = "SRC")]
+        source: ResourceName,
+        #[arg(value_name = "DST")]
+        target: ResourceName,
     },
 }
 
@@ -222,14 +318,15 @@ fn parse_block_size(text: &str) -> Result<BlockSize, String> {
 
 #[derive(Debug, Subcommand)]
 pub enum ExportVerb {
-    /// Export a volume: target iqn.2026-11.io.atoll:NAME, LUN 0
+    /// Export a volume or snapshot: target iqn.2026-11.io.atoll:NAME, LUN 0
     #[command(after_help = "\
-The same export again changes nothing. Prints the URL that QEMU and libiscsi take.
+The same export again changes nothing. Prints the URL that QEMU and libiscsi take. That of a snapshot
+is read-only, asked for or not.
 
 Example:
   atoll export add demo --read-only")]
     Add {
-        /// The volume's name
+        /// Name of the volume or snapshot
         name: ResourceName,
         /// Over iSCSI [default: over all that the daemon serves, which is iSCSI]
         #[arg(long)]

@@ -2,19 +2,23 @@
 //! Errors go to stderr as `error: WHAT: WHY` and `hint: WAY OUT`; the exit code is their kind's.
 
 mod args;
+mod progress;
 mod render;
+mod snapshots;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod verbs;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use clap::Parser;
 
 use crate::daemon;
 use crate::error::{Error, ErrorKind, Result};
 use args::{Cli, Verb};
+use progress::{Shown, Stage};
 use render::Output;
 
 const EXIT_OK: u8 = 0;
@@ -24,11 +28,21 @@ const EXIT_USAGE: u8 = 2;
 /// `fsck` could not look at everything, for a reason that has no exit code of its own.
 const EXIT_NOT_CHECKED: u8 = 7;
 
-/// Runs one command line and gives its exit code.
+/// Runs one command line and gives its exit code. `err` is this process's stderr.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
     out: &mut dyn Write,
     err: &mut dyn Write,
+) -> u8 {
+    run_on(args, out, err, io::stderr().is_terminal())
+}
+
+/// Runs one command line whose `err` is a terminal, or is none.
+fn run_on(
+    args: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    terminal: bool,
 ) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -36,7 +50,12 @@ pub fn run(
     };
     let json = cli.global.json;
     let is_fsck = matches!(cli.verb, Verb::Fsck(_));
-    match perform(cli, out) {
+    let shown = match (json, terminal) {
+        (true, _) => Shown::Nothing,
+        (false, true) => Shown::Bar,
+        (false, false) => Shown::Lines,
+    };
+    match perform(cli, out, &mut Stage::new(err, shown)) {
         Ok(code) => code,
         Err(Failure::Output(why)) if why.kind() == io::ErrorKind::BrokenPipe => EXIT_OK,
         Err(Failure::Output(why)) => {
@@ -73,7 +92,11 @@ impl From<io::Error> for Failure {
     }
 }
 
-fn perform(cli: Cli, out: &mut dyn Write) -> std::result::Result<u8, Failure> {
+fn perform(
+    cli: Cli,
+    out: &mut dyn Write,
+    stage: &mut Stage<'_>,
+) -> std::result::Result<u8, Failure> {
     let output = match cli.verb {
         Verb::Serve(serve) => return Ok(daemon::serve(&cli.global, serve, out)?),
         Verb::Fsck(fsck) => {
@@ -87,18 +110,20 @@ fn perform(cli: Cli, out: &mut dyn Write) -> std::result::Result<u8, Failure> {
                 EXIT_FINDINGS
             });
         }
-        verb => ask(&cli.global, verb)?,
+        verb => ask(&cli.global, verb, stage)?,
     };
     output.print(cli.global.json, out)?;
     Ok(EXIT_OK)
 }
 
-fn ask(global: &args::Global, verb: Verb) -> Result<Output> {
+fn ask(global: &args::Global, verb: Verb, stage: &mut Stage<'_>) -> Result<Output> {
     let client = crate::admin::client::Client::new(global.admin_socket());
     match verb {
-        Verb::Volume(verb) => verbs::volume(&client, verb),
+        Verb::Volume(verb) => verbs::volume(&client, verb, stage),
+        Verb::Snapshot(verb) => snapshots::snapshot(&client, verb),
         Verb::Export(verb) => verbs::export(&client, verb),
         Verb::Pool(verb) => verbs::pool(&client, verb),
+        Verb::Gc(verb) => snapshots::gc(&client, verb, stage),
         Verb::Stats => verbs::stats(&client),
         Verb::Status | Verb::Serve(_) | Verb::Fsck(_) => verbs::status(&client),
     }

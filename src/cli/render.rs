@@ -1,6 +1,8 @@
 //! Answers for people: tables and lists of properties. For programs there is the JSON of `api`,
 //! which is printed as it came.
 
+mod snapshots;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -11,7 +13,10 @@ use crate::api::{
     CommandStats, Export, FsckReport, IoStats, Pool, PoolState, PoolType, Protocol, Severity,
     Stats, Status, Volume, VolumeKind, VolumeState,
 };
+use crate::name::ResourceName;
 use crate::units::ByteSize;
+
+pub use snapshots::*;
 
 /// What a verb has to say, in both forms.
 #[derive(Debug)]
@@ -89,34 +94,25 @@ fn volume_state(volume: &Volume) -> &'static str {
     }
 }
 
-pub fn volumes(volumes: &[Volume]) -> Output {
-    let rows = volumes.iter().map(|v| {
-        vec![
-            v.name.to_string(),
-            v.size.to_string(),
-            u32::from(v.block_size).to_string(),
-            v.pool.to_string(),
-            volume_state(v).to_owned(),
-        ]
-    });
-    let text = table(&["NAME", "SIZE", "BLOCK", "POOL", "STATE"], &[1, 2], rows);
-    Output::new(&volumes, or_none(volumes.len(), "volumes", text))
-}
-
 pub fn volume(volume: &Volume) -> Output {
-    let kind = match volume.kind {
-        VolumeKind::Volume => "volume",
-    };
     let mut rows = vec![
         ("name", volume.name.to_string()),
         ("id", volume.id.to_string()),
-        ("kind", kind.to_owned()),
+        ("kind", volume.kind.to_string()),
         ("size", exact(volume.size)),
     ];
     rows.extend(volume.used.map(|used| ("used", exact(used))));
     rows.extend([
         ("block size", u32::from(volume.block_size).to_string()),
         ("pool", volume.pool.to_string()),
+    ]);
+    let origin = volume.origin.as_ref().map(ResourceName::to_string);
+    rows.extend(origin.map(|origin| ("origin", origin)));
+    rows.extend([
+        (
+            "protected",
+            if volume.protected { "yes" } else { "no" }.to_owned(),
+        ),
         ("created", volume.created.to_string()),
         ("state", volume_state(volume).to_owned()),
     ]);
@@ -179,8 +175,17 @@ pub fn pool(pool: &Pool) -> Output {
     rows.push(("object size", exact(pool.object_size)));
     rows.extend(pool.capacity.map(|capacity| ("capacity", exact(capacity))));
     rows.extend(pool.free.map(|free| ("free", exact(free))));
+    rows.push(("volumes", pool.volumes.to_string()));
+    if let Some(usage) = &pool.usage {
+        rows.extend([
+            ("logical", exact(usage.logical)),
+            ("mapped", exact(usage.mapped)),
+            ("shared", exact(usage.shared)),
+            ("unique", exact(usage.unique)),
+            ("garbage", exact(usage.garbage)),
+        ]);
+    }
     rows.extend([
-        ("volumes", pool.volumes.to_string()),
         ("created", pool.created.to_string()),
         ("state", pool_state(pool).to_owned()),
     ]);
@@ -235,11 +240,20 @@ pub fn exports(exports: &[Export]) -> Output {
 
 pub fn export_added(export: &Export, created: bool) -> Output {
     let said = if created {
-        "exported volume"
+        "exported"
     } else {
-        "unchanged, exported already: volume"
+        "unchanged, exported already:"
     };
-    let mut text = format!("{said} {}, {}\n", export.name, access(export));
+    let why = match export.kind {
+        VolumeKind::Volume => "",
+        VolumeKind::Snapshot => ", as a snapshot never changes",
+    };
+    let mut text = format!(
+        "{said} {} {}, {}{why}\n",
+        export.kind,
+        export.name,
+        access(export)
+    );
     for url in export.urls() {
         let _ = writeln!(text, "{url}");
     }
@@ -268,6 +282,7 @@ pub fn status(status: &Status) -> Output {
     rows.extend([
         ("pools", status.pools.to_string()),
         ("volumes", status.volumes.to_string()),
+        ("snapshots", status.snapshots.to_string()),
         ("exports", status.exports.to_string()),
         ("sessions", status.sessions.to_string()),
         (

@@ -1,5 +1,7 @@
 //! Whole command lines against a served engine of memory: what they print, and their exit codes.
 
+mod snapshots;
+
 use clap::CommandFactory;
 
 use super::args::Cli;
@@ -13,7 +15,7 @@ fn run(args: &[&str]) -> Ran {
     let args = std::iter::once("atoll")
         .chain(args.iter().copied())
         .map(Into::into);
-    let code = super::run(args, &mut out, &mut err);
+    let code = super::run_on(args, &mut out, &mut err, false);
     (
         code,
         String::from_utf8(out).unwrap(),
@@ -80,7 +82,7 @@ fn every_verb_has_help_with_an_example_that_parses() {
     }
     let mut leaves = 0;
     visit(&Cli::command(), &[], &mut leaves);
-    assert_eq!(leaves, 17);
+    assert_eq!(leaves, 28);
     let (code, out, _) = run(&["--help"]);
     assert!(code == 0 && out.contains("Exit codes:"));
     assert_eq!(
@@ -103,7 +105,8 @@ fn volumes_from_create_to_delete() {
     );
     assert_eq!(
         ok(&served, "volume list"),
-        "NAME    SIZE  BLOCK  POOL  STATE\ndemo  10 GiB    512  main  ok\n"
+        "NAME  KIND      SIZE  BLOCK  POOL  ORIGIN  PROTECTED  STATE  CREATED\n\
+         demo  volume  10 GiB    512  main  -       -          ok     2026-11-30T23:59:59Z\n"
     );
     let shown = ok(&served, "volume show demo");
     assert!(
@@ -191,6 +194,7 @@ fn json_is_the_answer_of_the_api_and_keeps_its_shape() {
   "size": 1048576,
   "block_size": 512,
   "pool": "main",
+  "protected": false,
   "used": 0,
   "state": "ok",
   "created": 1796083199
@@ -200,6 +204,7 @@ fn json_is_the_answer_of_the_api_and_keeps_its_shape() {
     assert_eq!(ok(&served, "volume show demo --json"), volume);
     let export = r#"{
   "name": "demo",
+  "kind": "volume",
   "target": "iqn.2026-11.io.atoll:demo",
   "lun": 0,
   "read_only": false,
@@ -226,6 +231,13 @@ fn json_is_the_answer_of_the_api_and_keeps_its_shape() {
   "capacity": 1099511627776,
   "free": 549755813888,
   "volumes": 1,
+  "usage": {
+    "logical": 1048576,
+    "mapped": 4194304,
+    "shared": 0,
+    "unique": 4194304,
+    "garbage": 0
+  },
   "state": "ok",
   "created": 1796083199
 }

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use crate::admin::client::{Answered, Client};
 use crate::api::{
     AddExport, AddPool, CreateVolume, Export, FsckReport, Pool, Protocol, Removed, RenameVolume,
-    ResizeVolume, Stats, Status, Volume,
+    ResizeVolume, Stats, Status, Volume, VolumeKind,
 };
 use crate::config::{Config, Overrides};
 use crate::daemon::DataLock;
@@ -18,18 +18,17 @@ use crate::error::{Error, Result};
 use crate::name::ResourceName;
 
 use super::args::{ExportVerb, Fsck, Global, PoolAdd, PoolVerb, VolumeCreate, VolumeVerb};
+use super::progress::Stage;
 use super::render::{self, Output};
+use super::snapshots;
 
 /// How often the sign of life of a long verb moves.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
 
-pub fn volume(client: &Client, verb: VolumeVerb) -> Result<Output> {
+pub fn volume(client: &Client, verb: VolumeVerb, stage: &mut Stage<'_>) -> Result<Output> {
     match verb {
         VolumeVerb::Create(create) => create_volume(client, create),
-        VolumeVerb::List => client
-            .get::<Vec<Volume>>("/v1/volumes")
-            .map(|volumes| render::volumes(&volumes))
-            .map_err(|e| e.context("cannot list the volumes")),
+        VolumeVerb::List(list) => snapshots::list(client, list),
         VolumeVerb::Show { name } => client
             .get(&format!("/v1/volumes/{name}"))
             .map(|volume| render::volume(&volume))
@@ -54,12 +53,23 @@ pub fn volume(client: &Client, verb: VolumeVerb) -> Result<Output> {
         VolumeVerb::Rename { from, to } => client
             .post(&format!("/v1/volumes/{from}/rename"), &RenameVolume { to })
             .map(|Answered { value, .. }: Answered<Volume>| {
-                Output::new(&value, format!("renamed volume {from} to {}\n", value.name))
+                let text = format!("renamed {} {from} to {}\n", value.kind, value.name);
+                Output::new(&value, text)
             })
             .map_err(|e| e.context(format_args!("cannot rename volume {:?}", from.as_str()))),
         VolumeVerb::Delete { name, if_exists } => {
             remove(client, "volume", "delete", "deleted", &name, if_exists)
         }
+        VolumeVerb::Snapshot(take) => snapshots::take(client, take),
+        VolumeVerb::Clone(clone) => snapshots::clone(client, clone),
+        VolumeVerb::Rollback { volume, snapshot } => {
+            snapshots::roll_back(client, &volume, snapshot)
+        }
+        VolumeVerb::Flatten { volume } => snapshots::flatten(client, volume, stage),
+        VolumeVerb::Tree { name } => snapshots::tree(client, name.as_ref()),
+        VolumeVerb::Protect { name } => snapshots::protect(client, &name, true),
+        VolumeVerb::Unprotect { name } => snapshots::protect(client, &name, false),
+        VolumeVerb::Copy { source, target } => snapshots::copy(client, &source, target, stage),
     }
 }
 
@@ -102,7 +112,7 @@ pub fn export(client: &Client, verb: ExportVerb) -> Result<Output> {
             iscsi: _,
             read_only,
         } => {
-            let what = format!("cannot export volume {:?}", name.as_str());
+            let what = format!("cannot export {:?}", name.as_str());
             let request = AddExport {
                 name,
                 protocols: vec![Protocol::Iscsi],
@@ -194,6 +204,10 @@ fn remove(
         .delete(&format!("/v1/{noun}s/{name}?if_exists={if_exists}"))
         .map_err(|e| e.context(format_args!("cannot {verb} {noun} {:?}", name.as_str())))?;
     let text = if removed.removed {
+        let noun = match removed.kind {
+            Some(VolumeKind::Snapshot) => "snapshot",
+            _ => noun,
+        };
         format!("{done} {noun} {name}\n")
     } else {
         format!("unchanged: there is no {noun} {name}\n")

@@ -32,6 +32,8 @@ pub const MAX_SESSIONS_RANGE: (u32, u32) = (1, 65_535);
 /// Memory of each core for the data of iSCSI commands; the longest command has room in the least.
 pub const LOW_SPACE_RANGE: (u32, u32) = (0, 50);
 pub const COMMAND_MEMORY_RANGE: (ByteSize, ByteSize) = (ByteSize::mib(16), ByteSize::mib(64 << 10));
+/// Operations of the background per second; 0 is no limit.
+pub const GC_MAX_IOPS_RANGE: (u32, u32) = (0, 10_000_000);
 /// Longest time a reactor may go on polling without work.
 pub const MAX_SPIN: Duration = Duration::from_secs(1);
 /// The time-outs of protocols and stores.
@@ -49,6 +51,7 @@ pub struct Config {
     pub iscsi: Iscsi,
     pub admin: Admin,
     pub metadata: Metadata,
+    pub gc: Gc,
     pub log: Log,
 }
 
@@ -182,6 +185,16 @@ pub struct Metadata {
     pub page_memory: ByteSize,
 }
 
+/// What works in the background, beside initiators.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gc {
+    /// Operations at pools and steps in maps per second, of collector, leak scan and filler together. 0: no limit.
+    pub max_iops: u32,
+    /// Completes objects that are at least half written, so that what is below them is not needed.
+    pub fill: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
@@ -198,6 +211,7 @@ impl Default for Config {
             iscsi: Iscsi::default(),
             admin: Admin::default(),
             metadata: Metadata::default(),
+            gc: Gc::default(),
             log: Log::default(),
         }
     }
@@ -236,6 +250,15 @@ impl Default for Metadata {
         Self {
             path: None,
             page_memory: ByteSize::mib(64),
+        }
+    }
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self {
+            max_iops: 2000,
+            fill: true,
         }
     }
 }
@@ -324,6 +347,7 @@ impl Config {
             self.metadata.page_memory,
             PAGE_MEMORY_RANGE,
         )?;
+        in_range("gc.max_iops", self.gc.max_iops, GC_MAX_IOPS_RANGE)?;
         timeout("io_timeout", self.io_timeout)?;
         crate::log::filter(&self.log.level).map(drop)
     }

@@ -156,6 +156,8 @@ fn wrong_values_are_refused_with_their_line() {
             "nothing that an initiator",
         ),
         ("[iscsi]\nadvertise = \"x:1\"\n", "is not an address"),
+        ("[gc]\nmax_iops = -1\n", "line 2:"),
+        ("[gc]\nfill = \"yes\"\n", "line 2:"),
         ("[reactor\n", "line 1:"),
         ("data = \"a\"\ndata = \"b\"\n", "line 2:"),
     ] {
@@ -183,6 +185,7 @@ fn values_out_of_range_are_refused_by_option() {
         ("[iscsi]\nnop_interval = \"2h\"", "iscsi.nop_interval"),
         ("[iscsi]\nlogin_timeout = \"0s\"", "iscsi.login_timeout"),
         ("[metadata]\npage_memory = 0", "metadata.page_memory"),
+        ("[gc]\nmax_iops = 10000001", "gc.max_iops"),
         ("[log]\nlevel = \"atoll=loud\"", "log.level"),
         ("[log]\nlevel = \"warning\"", "log.level"),
         ("[log]\nlevel = \"info,loud\"", "log.level"),
@@ -195,6 +198,17 @@ fn values_out_of_range_are_refused_by_option() {
             "{text}: {error}"
         );
     }
+}
+
+#[test]
+fn the_background_is_as_fast_as_the_mapper_has_it_unless_configured_and_0_is_no_limit() {
+    let below = atoll_mapper::GcConfig::default();
+    let gc = Config::default().gc;
+    assert_eq!((gc.max_iops, gc.fill), (below.max_iops, below.fill));
+    let config = Config::parse("[gc]\nmax_iops = 0\nfill = false\n").unwrap();
+    config.check().unwrap();
+    let gc = config.gc;
+    assert_eq!((gc.max_iops, gc.fill), (0, false));
 }
 
 #[test]

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atoll_mapper::format::{LogicalBlock, PoolKind};
+use atoll_mapper::format::{LogicalBlock, PoolKind, ResourceKind};
 use atoll_mapper::{PoolInfo, VolumeCounters, VolumeInfo, VolumeShared, types};
 use atoll_targets::server::Counters;
 use uuid::Uuid;
 
 use crate::api::{
-    BlockSize, CommandStats, CoreStats, IoStats, Pool, PoolState, PoolType, Volume, VolumeKind,
-    VolumeState,
+    BlockSize, CommandStats, CoreStats, GcStatus, IoStats, LeakScan, Pool, PoolState, PoolType,
+    PoolUsage, TreeNode, Volume, VolumeKind, VolumeState,
 };
 use crate::error::{Error, Result};
 use crate::name::ResourceName;
@@ -42,16 +42,29 @@ fn block_above(block: LogicalBlock) -> BlockSize {
     }
 }
 
-/// A volume; what it uses is known elsewhere.
+pub fn kind(info: &VolumeInfo) -> Result<VolumeKind> {
+    match info.row.kind {
+        ResourceKind::Volume => Ok(VolumeKind::Volume),
+        ResourceKind::Snapshot => Ok(VolumeKind::Snapshot),
+        other => Err(Error::internal(format!(
+            "{:?} is a resource of the kind {other:?}",
+            info.row.name.as_str()
+        ))),
+    }
+}
+
+/// A volume or snapshot; what it uses is known elsewhere.
 pub fn volume(info: &VolumeInfo, used: Option<ByteSize>) -> Result<Volume> {
     let faulted = info.faulted;
     Ok(Volume {
         name: name_above(&info.row.name)?,
         id: Uuid::from_bytes(info.id.0),
-        kind: VolumeKind::Volume,
+        kind: kind(info)?,
         size: ByteSize::bytes(info.row.size),
         block_size: block_above(info.row.block),
         pool: name_above(&info.pool)?,
+        origin: info.origin.as_ref().map(name_above).transpose()?,
+        protected: info.row.protected,
         used,
         state: if faulted {
             VolumeState::Faulted
@@ -105,6 +118,7 @@ pub fn pool(info: &PoolInfo, data: &Path) -> Result<Pool> {
         capacity: room.map(|room| ByteSize::bytes(room.total)),
         free: room.map(|room| ByteSize::bytes(room.available)),
         volumes: info.volumes as u64,
+        usage: None,
         state: if answers {
             PoolState::Ok
         } else {
@@ -113,6 +127,44 @@ pub fn pool(info: &PoolInfo, data: &Path) -> Result<Pool> {
         fault: (!answers).then(|| "its store does not answer".to_owned()),
         created: options.created,
     })
+}
+
+pub fn pool_usage(usage: atoll_mapper::PoolUsage) -> PoolUsage {
+    PoolUsage {
+        logical: ByteSize::bytes(usage.logical),
+        mapped: ByteSize::bytes(usage.mapped),
+        shared: ByteSize::bytes(usage.shared),
+        unique: ByteSize::bytes(usage.unique),
+        garbage: ByteSize::bytes(usage.garbage),
+    }
+}
+
+pub fn tree_node(node: &atoll_mapper::TreeNode) -> Result<TreeNode> {
+    let resource = node.resource.as_ref().map(|info| volume(info, None));
+    Ok(TreeNode {
+        node: node.node.get(),
+        parent: node.parent.map(|parent| parent.get()),
+        resource: resource.transpose()?.map(Volume::in_tree),
+        own: ByteSize::bytes(node.own_bytes),
+    })
+}
+
+pub fn gc_status(status: atoll_mapper::GcStatus) -> GcStatus {
+    GcStatus {
+        running: status.running,
+        dying_nodes: status.dying_nodes,
+        merging_nodes: status.merging_nodes,
+        dead_objects: status.dead_objects,
+        deleted_objects: status.deleted_objects,
+        deleted_nodes: status.deleted_nodes,
+        merged_nodes: status.merged_nodes,
+        leak_scan: LeakScan {
+            running: status.leaks.running,
+            ended: status.leaks.ended,
+            found: status.leaks.found,
+        },
+        last_error: status.last_error,
+    }
 }
 
 pub fn io_stats(volume: &VolumeShared) -> IoStats {

@@ -1,6 +1,8 @@
 //! What went wrong below, as admins are told it: the one place where the kinds of the layers
 //! become ours, with the way out.
 
+use std::error::Error as StdError;
+
 use atoll_mapper::ErrorKind as Below;
 
 use crate::error::{Error, ErrorKind};
@@ -10,6 +12,9 @@ pub(super) const CHECK_IT: &str = "stop the daemon and run `atoll fsck`";
 /// From the mapper, its stores and its metadata.
 pub fn of_mapper(error: &atoll_mapper::Error) -> Error {
     let (kind, hint) = kind_and_hint(error.kind());
+    // Where nothing below it failed, it is the resource itself that is not to be written.
+    let of_resource = error.kind() == Below::ReadOnly && StdError::source(error).is_none();
+    let hint = hint.filter(|_| !of_resource);
     let error = Error::new(kind, error.to_string());
     match hint {
         Some(hint) => error.hint(hint),
@@ -53,6 +58,19 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Internal);
         assert_eq!(error.message, "node 7: the row is missing");
         assert_eq!(error.hint.as_deref(), Some(CHECK_IT));
+    }
+
+    #[test]
+    fn only_what_a_store_refuses_to_write_points_at_its_file_system() {
+        let snapshot = atoll_mapper::Error::new(Below::ReadOnly, "it is a snapshot");
+        let store = atoll_mapper::Error::with_source(Below::ReadOnly, "pool", "mounted ro");
+        let [snapshot, store] = [snapshot, store].map(|below| of_mapper(&below));
+        assert_eq!(
+            (snapshot.kind, store.kind),
+            (ErrorKind::Refused, ErrorKind::Refused)
+        );
+        assert_eq!(snapshot.hint, None);
+        assert!(store.hint.unwrap().contains("mounted"));
     }
 
     #[test]

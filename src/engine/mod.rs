@@ -6,6 +6,7 @@ mod convert;
 mod failure;
 mod pools;
 mod portal;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod verbs;
@@ -19,7 +20,7 @@ use atoll_backends::file::FilePool;
 use atoll_mapper::meta::MetaStore;
 use atoll_mapper::meta::rocks::{OpenMode, RocksMeta, RocksOptions};
 use atoll_mapper::types::InstanceId;
-use atoll_mapper::{ErrorKind as Below, Mapper, MapperConfig};
+use atoll_mapper::{ErrorKind as Below, GcConfig, Mapper, MapperConfig};
 use atoll_reactor::{CoreHandle, Runtime, RuntimeConfig, block_on};
 use uuid::Uuid;
 
@@ -155,7 +156,10 @@ async fn compose(
     let mapper_config = MapperConfig {
         page_memory: usize_of(config.metadata.page_memory) / cores.len(),
         io_timeout: config.io_timeout.0,
-        ..MapperConfig::default()
+        gc: GcConfig {
+            max_iops: config.gc.max_iops,
+            fill: config.gc.fill,
+        },
     };
     let instance = InstanceId(*Uuid::new_v4().as_bytes());
     let started = Mapper::start(

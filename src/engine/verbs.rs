@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use atoll_backends::{ObjectSize, PoolId};
-use atoll_mapper::format::Protocol as Below;
+use atoll_mapper::format::{Protocol as Below, ResourceKind as Kind};
 use atoll_mapper::types::ResourceId;
 use atoll_mapper::{ExportInfo, Mapper, NewPool, NewVolume};
 use uuid::Uuid;
@@ -134,15 +134,8 @@ impl Engine {
         convert::volume(&info, Some(ByteSize::bytes(used)))
     }
 
-    async fn volumes(&self) -> Result<Vec<Volume>> {
-        let infos = self.mapper.volumes().await.map_err(below)?;
-        infos
-            .iter()
-            .map(|info| convert::volume(info, None))
-            .collect()
-    }
-
     async fn resize_volume(&self, name: ResourceName, size: ByteSize) -> Result<Volume> {
+        self.writable(&name).await?;
         let resized = self.mapper.resize_volume(name_below(&name)?, size.get());
         let info = resized.await.map_err(below)?;
         if self.export_of(&name).await?.is_some() {
@@ -155,16 +148,22 @@ impl Engine {
         let renamed = self
             .mapper
             .rename_volume(name_below(&name)?, name_below(&to)?);
-        let info = renamed.await.map_err(|error| in_use(error, &name))?;
-        convert::volume(&info, None)
+        match renamed.await {
+            Ok(info) => convert::volume(&info, None),
+            Err(error) => Err(self.in_use(error, &name).await),
+        }
     }
 
-    async fn delete_volume(&self, name: ResourceName) -> Result<()> {
-        let deleted = self.mapper.delete_volume(name_below(&name)?);
-        deleted.await.map_err(|error| in_use(error, &name))
+    async fn delete_volume(&self, name: ResourceName) -> Result<VolumeKind> {
+        let was = convert::volume(&self.info(&name).await?, None)?;
+        was.check_unprotected()?;
+        match self.mapper.delete_volume(name_below(&name)?).await {
+            Ok(()) => Ok(was.kind),
+            Err(error) => Err(self.in_use(error, &name).await),
+        }
     }
 
-    async fn export_of(&self, name: &ResourceName) -> Result<Option<ExportInfo>> {
+    pub(super) async fn export_of(&self, name: &ResourceName) -> Result<Option<ExportInfo>> {
         let exports = self.mapper.exports().await.map_err(below)?;
         let wanted = name_below(name)?;
         Ok(exports.into_iter().find(|export| export.name == wanted))
@@ -180,6 +179,8 @@ impl Engine {
             let error = format!("volume {:?} is exported already", export.name.as_str());
             return Err(Error::new(ErrorKind::AlreadyExists, error));
         }
+        let kind = convert::kind(&self.info(&name).await?)?;
+        let read_only = read_only || kind == VolumeKind::Snapshot;
         let target = target_of(&self.mapper, &name, read_only).await?;
         let added = self
             .mapper
@@ -193,7 +194,7 @@ impl Engine {
             }
             return Err(error);
         }
-        self.export(&info, 0)
+        self.export(&info, kind, 0)
     }
 
     async fn remove_export(&self, name: ResourceName) -> Result<()> {
@@ -215,19 +216,20 @@ impl Engine {
     async fn exports(&self) -> Result<Vec<Export>> {
         let sessions = self.portal.sessions().await?;
         let infos = self.mapper.exports().await.map_err(below)?;
-        infos
-            .iter()
-            .map(|info| {
-                let iqn = name_above(&info.name)?.iqn();
-                self.export(info, sessions.of(&iqn))
-            })
-            .collect()
+        let mut exports = Vec::new();
+        for info in &infos {
+            let name = name_above(&info.name)?;
+            let kind = convert::kind(&self.info(&name).await?)?;
+            exports.push(self.export(info, kind, sessions.of(&name.iqn()))?);
+        }
+        Ok(exports)
     }
 
-    fn export(&self, info: &ExportInfo, sessions: u64) -> Result<Export> {
+    fn export(&self, info: &ExportInfo, kind: VolumeKind, sessions: u64) -> Result<Export> {
         let name = name_above(&info.name)?;
         Ok(Export {
             target: name.iqn(),
+            kind,
             lun: LUN,
             read_only: info.read_only,
             protocols: vec![Protocol::Iscsi],
@@ -269,7 +271,12 @@ impl Engine {
 
     async fn pool(&self, name: ResourceName) -> Result<Pool> {
         let info = self.mapper.pool(name_below(&name)?).await.map_err(below)?;
-        convert::pool(&info, &self.data)
+        let pool = convert::pool(&info, &self.data)?;
+        let usage = match pool.state {
+            PoolState::Ok => self.pool_usage(&name).await?,
+            PoolState::Faulted => None,
+        };
+        Ok(Pool { usage, ..pool })
     }
 
     async fn remove_pool(&self, name: ResourceName) -> Result<()> {
@@ -287,7 +294,9 @@ impl Engine {
 
     async fn status(&self) -> Result<Status> {
         let exports = self.mapper.exports().await.map_err(below)?;
-        let volumes = self.mapper.volumes().await.map_err(below)?;
+        let infos = self.mapper.volumes().await.map_err(below)?;
+        let volumes = infos.iter().filter(|info| info.row.kind == Kind::Volume);
+        let volumes = volumes.count();
         let pools = self.mapper.pools().await.map_err(below)?;
         let sessions = self.portal.sessions().await?;
         let address = self.portal.address();
@@ -304,7 +313,8 @@ impl Engine {
                 advertise: advertise.map(|advertise| advertise.address(address).to_string()),
             }],
             pools: pools.len() as u64,
-            volumes: volumes.len() as u64,
+            volumes: volumes as u64,
+            snapshots: (infos.len() - volumes) as u64,
             exports: exports.len() as u64,
             sessions: sessions.all(),
             metadata: self.metadata_status().await?,
@@ -388,22 +398,13 @@ impl Engine {
     }
 }
 
-/// What is in use is exported: says how to end that.
-fn in_use(error: atoll_mapper::Error, name: &ResourceName) -> Error {
-    let error = below(error);
-    match error.kind {
-        ErrorKind::InUse => error.hint(format!("atoll export remove {name}")),
-        _ => error,
-    }
-}
-
 impl Control for Verbs {
     fn create_volume(&self, request: CreateVolume) -> Answer<'_, Volume> {
         self.change(|engine| async move { engine.create_volume(request).await })
     }
 
-    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
-        self.ask(|engine| async move { engine.volumes().await })
+    fn volumes(&self, ask: ListVolumes) -> Answer<'_, VolumePage> {
+        self.ask(|engine| async move { engine.volumes(ask).await })
     }
 
     fn volume(&self, name: ResourceName) -> Answer<'_, Volume> {
@@ -418,8 +419,48 @@ impl Control for Verbs {
         self.change(|engine| async move { engine.rename_volume(name, to).await })
     }
 
-    fn delete_volume(&self, name: ResourceName) -> Answer<'_, ()> {
+    fn delete_volume(&self, name: ResourceName) -> Answer<'_, VolumeKind> {
         self.change(|engine| async move { engine.delete_volume(name).await })
+    }
+
+    fn take_snapshots(&self, members: Vec<SnapshotOf>) -> Answer<'_, Vec<Volume>> {
+        self.change(|engine| async move { engine.take_snapshots(members).await })
+    }
+
+    fn clone_snapshot(&self, snapshot: ResourceName, request: CloneSnapshot) -> Answer<'_, Volume> {
+        self.change(|engine| async move { engine.clone_snapshot(snapshot, request).await })
+    }
+
+    fn comes_from(&self, name: ResourceName, snapshot: ResourceName) -> Answer<'_, bool> {
+        self.ask(|engine| async move { engine.comes_from(&name, &snapshot).await })
+    }
+
+    fn roll_back(&self, volume: ResourceName, snapshot: ResourceName) -> Answer<'_, Volume> {
+        self.change(|engine| async move { engine.roll_back(volume, snapshot).await })
+    }
+
+    fn flatten(&self, volume: ResourceName, from: u64) -> Answer<'_, Flattening> {
+        self.change(move |engine| async move { engine.flatten(volume, from).await })
+    }
+
+    fn copy_volume(&self, source: ResourceName, request: CopyVolume) -> Answer<'_, Copying> {
+        self.change(|engine| async move { engine.copy_volume(source, request).await })
+    }
+
+    fn protect(&self, name: ResourceName, protected: bool) -> Answer<'_, Volume> {
+        self.change(move |engine| async move { engine.protect(name, protected).await })
+    }
+
+    fn tree(&self, ask: AskTree) -> Answer<'_, TreePage> {
+        self.ask(|engine| async move { engine.tree(ask).await })
+    }
+
+    fn gc_status(&self) -> Answer<'_, GcStatus> {
+        self.ask(|engine| async move { engine.gc_status().await })
+    }
+
+    fn gc_run(&self) -> Answer<'_, GcStatus> {
+        self.change(|engine| async move { engine.gc_run().await })
     }
 
     fn add_export(&self, request: AddExport) -> Answer<'_, Export> {

@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const BLOCK: u64 = 4096;
 
-/// The objects of a pool by what becomes of them.
+/// The objects of a pool by what becomes of them, as far as they are not replaced: completing one, and merging a node
+/// whose child's `inherit_end` is inside of it, copies into an object of the child.
 ///
 /// A node *stays* if a resource names it, or if it is frozen and has two children or more. The
 /// collector merges every other frozen node into its only child, and deletes those that are dying.
@@ -163,11 +164,21 @@ fn corrupt(text: String) -> Error {
     Error::new(ErrorKind::Corrupt, text)
 }
 
+/// An error that was found makes the store one that cannot be told about.
+fn refuse(log: &Log) -> Result<()> {
+    let mut findings = log.report.findings.iter();
+    match findings.find(|finding| finding.severity == Severity::Error) {
+        Some(error) => Err(corrupt(format!("{}: {}", error.place, error.text))),
+        None => Ok(()),
+    }
+}
+
 impl Store {
     async fn load(meta: &dyn MetaReader, pool: u32) -> Result<Store> {
         let mut log = Log::default();
         let mut catalogue = Catalogue::load(meta, &mut log).await?;
         relations::check(&mut catalogue, &mut log);
+        refuse(&log)?;
         let object = catalogue
             .object_size(pool)
             .ok_or_else(|| corrupt(format!("there is no pool {pool}")))?;
@@ -192,12 +203,8 @@ impl Store {
                 }
             }
         }
-        let mut findings = log.report.findings.iter();
-        let error = findings.find(|finding| finding.severity == Severity::Error);
-        match error {
-            Some(error) => Err(corrupt(format!("{}: {}", error.place, error.text))),
-            None => Ok(store),
-        }
+        refuse(&log)?;
+        Ok(store)
     }
 
     fn take(&mut self, parsed: Key, key: &[u8], value: &[u8], log: &mut Log) {

@@ -24,6 +24,7 @@ pub(super) fn check(catalogue: &mut Catalogue, log: &mut Log) {
         parent(catalogue, *number, node, log);
         limits(catalogue, *number, node, log);
     }
+    cycles(catalogue, log);
     currents(catalogue, log);
     counters(catalogue, log);
 }
@@ -239,12 +240,12 @@ fn owner(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
 
 fn parent(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
     let place = Key::Node(number);
+    if (node.parent == 0) != (node.depth == 0) {
+        log.find(FindingKind::Depth, &place, || {
+            format!("its depth is {} and its parent {}", node.depth, node.parent)
+        });
+    }
     if node.parent == 0 {
-        if node.depth != 0 {
-            log.find(FindingKind::Depth, place, || {
-                format!("it has no parent and depth {}", node.depth)
-            });
-        }
         return;
     }
     if node.state == State::Dying {
@@ -283,56 +284,33 @@ fn parent(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
             )
         });
     }
-    if node.depth <= above.depth {
-        depth(catalogue, number, node, log);
-    }
-}
-
-/// The depth is not above the parent's, which happens in every cycle at least once.
-fn depth(catalogue: &Catalogue, number: u64, node: &Node, log: &mut Log) {
-    let Some(cycle) = cycle_from(catalogue, number) else {
-        log.find(FindingKind::Depth, Key::Node(number), || {
-            format!(
-                "its depth is {}, which is not more than that of its parent {}",
-                node.depth, node.parent
-            )
-        });
-        return;
-    };
-    if is_in_cycle(catalogue, cycle, number) {
-        log.find(FindingKind::ParentCycle, Key::Node(number), || {
-            "it is its own ancestor: reading what it inherits never ends".into()
-        });
-    }
 }
 
 fn parent_of(catalogue: &Catalogue, number: u64) -> u64 {
     catalogue.nodes.get(&number).map_or(0, |node| node.parent)
 }
 
-/// A node of the cycle that the chain of parents runs into (Brent's search).
-fn cycle_from(catalogue: &Catalogue, number: u64) -> Option<u64> {
-    let (mut slow, mut fast) = (number, parent_of(catalogue, number));
-    let (mut steps, mut limit) = (1_u64, 1_u64);
-    while fast != 0 && slow != fast {
-        if steps == limit {
-            (slow, limit, steps) = (fast, limit * 2, 0);
+fn cycles(catalogue: &Catalogue, log: &mut Log) {
+    // By node: where the walk towards the root began that came to it first.
+    let mut seen: HashMap<u64, u64> = HashMap::new();
+    for start in catalogue.nodes.keys() {
+        let mut at = *start;
+        while at != 0 && !seen.contains_key(&at) {
+            seen.insert(at, *start);
+            at = parent_of(catalogue, at);
         }
-        fast = parent_of(catalogue, fast);
-        steps += 1;
-    }
-    (fast != 0).then_some(fast)
-}
-
-fn is_in_cycle(catalogue: &Catalogue, first: u64, number: u64) -> bool {
-    let mut at = first;
-    loop {
-        if at == number {
-            return true;
+        if seen.get(&at) != Some(start) {
+            continue;
         }
-        at = parent_of(catalogue, at);
-        if at == first {
-            return false;
+        let first = at;
+        loop {
+            log.find(FindingKind::ParentCycle, Key::Node(at), || {
+                "it is its own ancestor: reading what it inherits never ends".into()
+            });
+            at = parent_of(catalogue, at);
+            if at == first {
+                break;
+            }
         }
     }
 }

@@ -90,6 +90,16 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    /// One after the other: chains may be long, and the stack is not.
+    fn drop(&mut self) {
+        let mut next = self.parent.get_mut().take();
+        while let Some(mut node) = next.and_then(Rc::into_inner) {
+            next = node.parent.get_mut().take();
+        }
+    }
+}
+
 /// The nodes that a core has in memory.
 pub(crate) struct Nodes {
     meta: Arc<dyn MetaStore>,

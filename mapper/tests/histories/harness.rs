@@ -137,6 +137,26 @@ impl World {
         let report = report.expect("the metadata store is readable");
         assert!(report.is_clean(), "{:#?}", report.findings);
     }
+
+    /// The collector had nothing left to do: the pool has what is reachable, or stays with that.
+    pub fn check_collected(&mut self) {
+        let (meta, pool) = (self.meta.clone(), self.pool.clone());
+        let left = self.sim(1).block_on(async move {
+            let store = pool.attach().await.expect("the pool is there");
+            let (mut listed, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = store.list(cursor, 1000).await.expect("listed");
+                listed.extend(page.objects);
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            let garbage = fsck::garbage(&meta, PoolNumber::FIRST).await;
+            garbage.expect("a clean store").left_to_do(&listed)
+        });
+        assert!(left.is_empty(), "{left:#?}");
+    }
 }
 
 async fn start(meta: SimMeta, chaos: ChaosHandle, pool: Arc<dyn Pool>) -> Life {

@@ -2,6 +2,7 @@
 //! the simulated reactor, metadata store and pool; where the order is a matter of chance, over many seeds.
 
 mod atomic;
+mod collecting;
 mod cores;
 mod faults;
 mod flushing;

@@ -317,7 +317,7 @@ fn the_tree_of_nodes() {
         }),
         ("a cycle", Kind::ParentCycle, |s| {
             s.set(key_child(1, 1), vec![]);
-            set_node(s, 1, |n| n.parent = 1);
+            set_node(s, 1, |n| (n.parent, n.depth) = (1, 1));
         }),
         ("a cycle of two", Kind::ParentCycle, |s| {
             s.set(
@@ -337,7 +337,7 @@ fn the_tree_of_nodes() {
             s.usage(5, 0);
             s.set(vec![3, 1], le(6).to_vec());
         }),
-        ("the parent's depth", Kind::Depth, |s| {
+        ("no depth below a parent", Kind::Depth, |s| {
             set_node(s, 2, |n| n.depth = 0)
         }),
         ("a dying node with a parent", Kind::NodeState, |s| {

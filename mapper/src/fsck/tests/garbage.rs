@@ -7,6 +7,8 @@ use crate::fsck::{Fate, Garbage, MEMORY_LIMIT, Options, garbage};
 use crate::types::PoolNumber;
 use atoll_backends::ObjectId;
 use atoll_reactor::sim::Sim;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use std::rc::Rc;
 
 type Objects<'a> = &'a [(u64, u64)];
@@ -263,6 +265,28 @@ fn what_is_trimmed_dead_or_leaked_is_not_kept() {
     assert_eq!(garbage.dead, [(object_id(0x40, 0), 3)]);
     let unfinished: Vec<_> = garbage.unfinished.iter().map(|node| node.get()).collect();
     assert_eq!(unfinished, [3, 4]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changed_bytes_neither_panic_nor_make_it_go_on_for_ever(
+        flips in proptest::collection::vec((any::<Index>(), any::<Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut store = tree();
+        let keys: Vec<_> = store.rows.keys().cloned().collect();
+        for (row, at, bits) in flips {
+            let body = store.rows.get_mut(row.get(&keys)).unwrap();
+            if !body.is_empty() {
+                let at = at.index(body.len());
+                body[at] ^= bits;
+            }
+        }
+        if let Err(error) = tried(&store) {
+            prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the check says of a store that is as it should be, and that bytes of any kind do no harm.
 
 use super::store::{OBJECT, Reader, Store, be, bytes, kinds, object_id, run, seal};
+use super::trees::tree;
 use crate::fsck::bytes::crc32c;
 use crate::fsck::{
     FindingKind, MAX_FINDINGS_PER_KIND, MEMORY_LIMIT, Options, Progress, Report, Severity, Step,
@@ -185,10 +186,11 @@ proptest! {
 
     #[test]
     fn no_rows_panic_and_windows_change_nothing(
+        with_tree in any::<bool>(),
         rows in proptest::collection::vec((any_key(), any_bytes(80), 0..8_u8), 1..12),
         flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..4),
     ) {
-        let mut store = Store::healthy();
+        let mut store = if with_tree { tree() } else { Store::healthy() };
         for (key, body, sealed) in rows {
             let value = if sealed > 0 { seal(&key, 1, &body) } else { body };
             store.raw.insert(key, value);

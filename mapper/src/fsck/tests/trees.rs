@@ -73,7 +73,7 @@ pub fn tree_node(number: u64) -> Node {
             inherit_end: 4 * OBJECT,
             cut: 0x80,
             current: 0x80,
-            depth: 9,
+            depth: 2,
             ..plain
         },
     }
@@ -231,10 +231,7 @@ fn trees_that_break_the_format() {
     expect_of(
         tree,
         &[
-            ("a depth below the parent's", Kind::Depth, |s| {
-                set_tree_node(s, 13, |n| n.depth = 2)
-            }),
-            ("a depth of the merged root", Kind::Depth, |s| {
+            ("a depth without a parent", Kind::Depth, |s| {
                 set_tree_node(s, 10, |n| n.depth = 1)
             }),
             ("a volume's head with a child", Kind::NodeState, |s| {
