@@ -50,6 +50,7 @@ pub fn run(pebibyte: &Pebibyte) -> Result<Vec<Check>> {
         let slower: Vec<f64> = home.iter().zip(other).map(|(a, b)| a.min(*b)).collect();
         let alone = home.iter().zip(other).map(|(a, b)| (a + b) / 2.0);
         let ratio: Vec<f64> = both.iter().zip(alone).map(|(both, one)| both / one).collect();
+        eprintln!("{pages} {home:.0?} {other:.0?} {both:.0?}");
         let what = format!("look-ups in {} MiB of pages", pages * PAGE_BYTES >> 20);
         if pages == IN_CACHES {
             for (rates, place) in [(home, "home core"), (other, "other core")] {

@@ -26,9 +26,9 @@ use std::time::Instant;
 /// Measures what the mapper promises, and says whether it is kept.
 #[derive(Args)]
 pub struct Arguments {
-    /// Only parts whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only this part.
+    #[arg(long, value_name = "NAME", value_parser = PARTS.map(|(name, _)| name))]
+    only: Option<String>,
 }
 
 type Measure = fn(&Pebibyte) -> Result<Vec<Check>>;
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let pebibyte = Pebibyte::default();
     let wanted = PARTS
         .iter()
-        .filter(|(name, _)| name.contains(&arguments.only));
+        .filter(|(name, _)| arguments.only.as_deref().is_none_or(|only| only == *name));
     let mut parts = Vec::new();
     for (name, run) in wanted {
         eprintln!("{name} ...");
