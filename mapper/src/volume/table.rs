@@ -89,7 +89,7 @@ impl PageEntries {
         (0..SLOTS as u16).all(|slot| self.get(slot) == Some(entry))
     }
 
-    fn load(&self, slot: u16) -> Entry {
+    pub(super) fn load(&self, slot: u16) -> Entry {
         let bits = self.slots[usize::from(slot)].load(Ordering::Acquire);
         Entry::from_bits(bits).expect("only entries are stored")
     }

@@ -116,9 +116,8 @@ impl Volume {
                 continue;
             }
             let (page_no, slot) = page_of(index);
-            if let Some(entry) = self.view(page_no).await?.get(slot) {
-                return Ok(entry);
-            }
+            // True in this turn, also if memory is so scarce that it is retired already.
+            return Ok(self.view(page_no).await?.load(slot));
         }
     }
 

@@ -2,12 +2,12 @@
 //! simulator, one per seed; the volume's home is one of the cores, which one the seed says.
 
 use crate::harness::{
-    BLOCK, IO_TIMEOUT, Life, OBJECT, World, blocks, byte_at, bytes_at, name, with_seeds,
+    BLOCK, IO_TIMEOUT, Life, OBJECT, World, blocks, byte_at, bytes_at, name, on, read, with_seeds,
+    write,
 };
 use atoll_backends::chaos::{Fault, Op};
-use atoll_mapper::{ErrorKind, Result, VolumeHandle};
-use atoll_reactor::{JoinHandle, cores, sleep, spawn, timeout};
-use std::future::Future;
+use atoll_mapper::{ErrorKind, VolumeHandle};
+use atoll_reactor::{sleep, spawn, timeout};
 use std::time::Duration;
 
 const CORES: u16 = 3;
@@ -17,41 +17,6 @@ const SECTOR: u64 = 512;
 const SHRUNK: u64 = 1 << 20;
 /// Longer than anything takes that does not hang.
 const SOON: Duration = Duration::from_secs(1);
-
-/// Runs an operation on a core.
-fn on<F, Fut, T>(core: u64, volume: &VolumeHandle, operation: F) -> JoinHandle<Result<T>>
-where
-    F: FnOnce(VolumeHandle) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T>> + 'static,
-    T: Send + 'static,
-{
-    let all = cores();
-    let core = all[(core % all.len() as u64) as usize].clone();
-    let volume = volume.clone();
-    spawn(async move {
-        let outcome = core.call(move || operation(volume)).await;
-        outcome.expect("the core runs")
-    })
-}
-
-fn write(
-    core: u64,
-    volume: &VolumeHandle,
-    offset: u64,
-    byte: u8,
-    len: u64,
-) -> JoinHandle<Result<()>> {
-    on(core, volume, move |volume| async move {
-        volume.write(offset, blocks(byte, len), false).await
-    })
-}
-
-async fn read(core: u64, volume: &VolumeHandle, offset: u64, len: u64) -> u8 {
-    let byte = on(core, volume, move |volume| async move {
-        Ok(byte_at(&volume, offset, len).await)
-    });
-    byte.await.expect("readable")
-}
 
 /// A core that is not the volume's home.
 fn away(volume: &VolumeHandle) -> u64 {

@@ -1,23 +1,33 @@
 //! A mapper with one pool on simulated cores, and what outlives it. What histories do is their own.
 
 use atoll_backends::{
-    Chaos, ChaosHandle, ChaosOptions, MemoryOptions, MemoryPool, ObjectSize, Pool, PoolId,
+    Chaos, ChaosHandle, ChaosOptions, MemoryOptions, MemoryPool, ObjectId, ObjectSize, Pool, PoolId,
 };
 use atoll_mapper::format::{LogicalBlock, PoolKind, PoolRow};
 use atoll_mapper::meta::{MetaStore, SimMeta};
 use atoll_mapper::types::{InstanceId, PoolNumber, ResourceId, ResourceName};
 use atoll_mapper::{
-    Mapper, MapperConfig, NewPool, NewVolume, PoolFactory, Result, VolumeHandle, fsck,
+    GcConfig, Mapper, MapperConfig, NewClone, NewPool, NewSnapshot, NewVolume, PoolFactory, Result,
+    VolumeHandle, fsck,
 };
 use atoll_reactor::sim::Sim;
-use atoll_reactor::{Buf, CoreId, LocalFuture, SharedBuf, cores};
+use atoll_reactor::{Buf, CoreId, JoinHandle, LocalFuture, SharedBuf, cores, sleep, spawn};
+use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub const OBJECT: u64 = 64 << 10;
 pub const BLOCK: u64 = 4096;
 pub const IO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// More looks than the collector needs for anything here.
+const GC_PATIENCE: u32 = 100_000;
+/// More objects than any history makes.
+const MAX_LISTED: usize = 100_000;
 
 /// Prints the seed if the history fails with it.
 struct Seed(u64);
@@ -25,16 +35,24 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("failed with seed {}", self.0);
+            eprintln!("failed with ATOLL_HISTORY_SEED={}", self.0);
         }
     }
 }
 
+/// Runs a history with so many seeds, or with that of `ATOLL_HISTORY_SEED` only.
 pub fn with_seeds(count: u64, mut history: impl FnMut(u64)) {
-    for seed in 1..=count {
+    let one = std::env::var("ATOLL_HISTORY_SEED").ok();
+    let one = one.map(|text| text.parse().expect("ATOLL_HISTORY_SEED is a number"));
+    for seed in one.map_or(1..=count, |seed| seed..=seed) {
         let _named = Seed(seed);
         history(seed);
     }
+}
+
+/// One to three, drawn from the seed apart from what the pool is like.
+pub fn some_cores(seed: u64) -> u16 {
+    1 + (seed % 3) as u16
 }
 
 /// What outlives a life of the mapper.
@@ -44,6 +62,8 @@ pub struct World {
     pub meta: SimMeta,
     pool: Arc<dyn Pool>,
     pub chaos: ChaosHandle,
+    /// What the background of the next life may do. At first: all that it can, and it fills nothing.
+    pub gc: GcConfig,
 }
 
 /// One life, as a history sees it.
@@ -51,6 +71,8 @@ pub struct Life {
     pub mapper: Mapper,
     pub meta: SimMeta,
     pub chaos: ChaosHandle,
+    /// Of the next resource that has no number of its own.
+    next_id: Rc<Cell<u128>>,
 }
 
 struct OnePool(Arc<dyn Pool>);
@@ -84,6 +106,10 @@ impl World {
             meta: SimMeta::new(seed),
             pool: Arc::new(pool),
             chaos,
+            gc: GcConfig {
+                max_iops: 0,
+                fill: false,
+            },
         }
     }
 
@@ -102,13 +128,47 @@ impl World {
         cores: u16,
         history: impl FnOnce(Life) -> F,
     ) {
-        let mut sim = self.sim(cores);
-        let (meta, chaos, pool) = (self.meta.clone(), self.chaos.clone(), self.pool.clone());
-        let task = sim.spawn(CoreId(0), async move { start(meta, chaos, pool).await });
-        let life = sim.join(task);
-        let task = sim.spawn(CoreId(0), history(life));
+        let (mut sim, task) = self.begin(cores, history);
         sim.join(task);
         drop(sim.crash());
+    }
+
+    /// As [`World::live_on`], until a step before which `is_over`. True if the history had come to its end before.
+    pub fn live_until<F: Future<Output = ()> + 'static>(
+        &mut self,
+        cores: u16,
+        history: impl FnOnce(Life) -> F,
+        mut is_over: impl FnMut() -> bool,
+    ) -> bool {
+        let (mut sim, mut task) = self.begin(cores, history);
+        let mut cx = Context::from_waker(Waker::noop());
+        let ended = loop {
+            if Pin::new(&mut task).poll(&mut cx).is_ready() {
+                break true;
+            }
+            if is_over() {
+                break false;
+            }
+            assert!(sim.step(), "the simulation stalled");
+        };
+        drop(sim.crash());
+        ended
+    }
+
+    fn begin<F: Future<Output = ()> + 'static>(
+        &mut self,
+        cores: u16,
+        history: impl FnOnce(Life) -> F,
+    ) -> (Sim, JoinHandle<()>) {
+        let mut sim = self.sim(cores);
+        let (meta, chaos, pool) = (self.meta.clone(), self.chaos.clone(), self.pool.clone());
+        let (gc, lives) = (self.gc, self.lives);
+        let task = sim.spawn(CoreId(0), async move {
+            start(meta, chaos, pool, gc, lives).await
+        });
+        let life = sim.join(task);
+        let task = sim.spawn(CoreId(0), history(life));
+        (sim, task)
     }
 
     /// The machine loses power after the life that ended.
@@ -159,12 +219,18 @@ impl World {
     }
 }
 
-async fn start(meta: SimMeta, chaos: ChaosHandle, pool: Arc<dyn Pool>) -> Life {
+async fn start(
+    meta: SimMeta,
+    chaos: ChaosHandle,
+    pool: Arc<dyn Pool>,
+    gc: GcConfig,
+    lives: u64,
+) -> Life {
     let store: Arc<dyn MetaStore> = Arc::new(meta.clone());
     let config = MapperConfig {
         page_memory: 64 << 10,
         io_timeout: IO_TIMEOUT,
-        ..MapperConfig::default()
+        gc,
     };
     let factory = Arc::new(OnePool(pool));
     let mapper = Mapper::start(store, factory, InstanceId([7; 16]), cores(), config)
@@ -184,6 +250,8 @@ async fn start(meta: SimMeta, chaos: ChaosHandle, pool: Arc<dyn Pool>) -> Life {
         mapper,
         meta,
         chaos,
+        // Far from the numbers that histories give.
+        next_id: Rc::new(Cell::new(u128::from(lives) << 64)),
     }
 }
 
@@ -203,6 +271,82 @@ impl Life {
 
     pub async fn open(&self, text: &str) -> VolumeHandle {
         self.mapper.open_volume(name(text)).await.expect("opened")
+    }
+
+    fn new_id(&self) -> ResourceId {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        ResourceId(id.to_be_bytes())
+    }
+
+    /// What asks for snapshots: pairs of a volume and its snapshot's name.
+    pub fn wanted(&self, pairs: &[(&str, &str)]) -> Vec<NewSnapshot> {
+        let pairs = pairs.iter();
+        let wanted = pairs.map(|(volume, snapshot)| NewSnapshot {
+            id: self.new_id(),
+            volume: name(volume),
+            name: name(snapshot),
+        });
+        wanted.collect()
+    }
+
+    /// A new snapshot, opened.
+    pub async fn snapshot(&self, volume: &str, snapshot: &str) -> VolumeHandle {
+        let wanted = self.wanted(&[(volume, snapshot)]);
+        self.mapper.create_snapshots(wanted).await.expect("created");
+        self.open(snapshot).await
+    }
+
+    /// A new volume that begins as a snapshot is, of another size if one is given.
+    pub async fn clone_of(&self, snapshot: &str, text: &str, size: Option<u64>) -> VolumeHandle {
+        let new = NewClone {
+            id: self.new_id(),
+            snapshot: name(snapshot),
+            name: name(text),
+            size,
+        };
+        self.mapper.create_clone(new).await.expect("created");
+        self.open(text).await
+    }
+
+    pub async fn rollback(&self, volume: &str, snapshot: &str) {
+        let rolled = self.mapper.rollback(name(volume), name(snapshot)).await;
+        rolled.expect("rolled back");
+    }
+
+    pub async fn delete(&self, text: &str) {
+        let deleted = self.mapper.delete_volume(name(text)).await;
+        deleted.expect("deleted");
+    }
+
+    pub async fn resize(&self, text: &str, size: u64) {
+        let resized = self.mapper.resize_volume(name(text), size).await;
+        resized.expect("resized");
+    }
+
+    /// Lets the garbage collector do all that there is to do.
+    pub async fn gc_idle(&self) {
+        self.mapper.gc_run().await.expect("it begins");
+        for _ in 0..GC_PATIENCE {
+            if !self.mapper.gc_status().await.expect("it says").running {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", self.mapper.gc_status().await);
+    }
+
+    /// Names of the tree's nodes, `None` where nothing names one any more.
+    pub async fn tree(&self) -> Vec<Option<String>> {
+        let nodes = self.mapper.tree().await.expect("listed").into_iter();
+        let names = nodes.map(|node| Some(node.resource?.row.name.to_string()));
+        names.collect()
+    }
+
+    /// What the pool has, by itself.
+    pub async fn objects(&self) -> Vec<ObjectId> {
+        let store = self.chaos.inner().attach().await.expect("it is there");
+        store.list(None, MAX_LISTED).await.expect("listed").objects
     }
 }
 
@@ -231,4 +375,48 @@ pub async fn byte_at(volume: &VolumeHandle, offset: u64, len: u64) -> u8 {
         "bytes {offset}+{len} are a mixture"
     );
     bytes[0]
+}
+
+/// Runs an operation on a core.
+pub fn on<F, Fut, T>(core: u64, volume: &VolumeHandle, operation: F) -> JoinHandle<Result<T>>
+where
+    F: FnOnce(VolumeHandle) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T>> + 'static,
+    T: Send + 'static,
+{
+    let all = cores();
+    let core = all[(core % all.len() as u64) as usize].clone();
+    let volume = volume.clone();
+    spawn(async move {
+        let outcome = core.call(move || operation(volume)).await;
+        outcome.expect("the core runs")
+    })
+}
+
+pub fn write(
+    core: u64,
+    volume: &VolumeHandle,
+    offset: u64,
+    byte: u8,
+    len: u64,
+) -> JoinHandle<Result<()>> {
+    on(core, volume, move |volume| async move {
+        volume.write(offset, blocks(byte, len), false).await
+    })
+}
+
+pub async fn read(core: u64, volume: &VolumeHandle, offset: u64, len: u64) -> u8 {
+    let byte = on(core, volume, move |volume| async move {
+        Ok(byte_at(&volume, offset, len).await)
+    });
+    byte.await.expect("readable")
+}
+
+/// [`read`] by every core, which all see the same.
+pub async fn read_everywhere(volume: &VolumeHandle, offset: u64, len: u64) -> u8 {
+    let byte = read(0, volume, offset, len).await;
+    for core in 1..cores().len() as u64 {
+        assert_eq!(read(core, volume, offset, len).await, byte, "core {core}");
+    }
+    byte
 }

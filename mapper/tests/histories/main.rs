@@ -2,12 +2,17 @@
 //! the simulated reactor, metadata store and pool; where the order is a matter of chance, over many seeds.
 
 mod atomic;
+mod clones;
 mod collecting;
+mod copies;
 mod cores;
 mod faults;
 mod flushing;
 mod harness;
 mod late;
+mod merging;
 mod names;
 mod objects;
 mod resizing;
+mod snapshots;
+mod trees;

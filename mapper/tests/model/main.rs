@@ -1,11 +1,16 @@
-//! Random histories of volumes on the simulated reactor, metadata store and pool, with power losses at
+//! Random histories of volumes, snapshots and clones on the simulated reactor, metadata store and pool, with power losses at
 //! any step, against a plain model of what may be read. `ATOLL_MODEL_SEED` runs one seed,
 //! `ATOLL_MODEL_STEPS` sets the number of operations.
 
 mod client;
+mod content;
 mod history;
+mod io;
 mod oracle;
+mod quiet;
 mod real;
+mod verbs;
+mod verify;
 mod world;
 
 use history::Progress;

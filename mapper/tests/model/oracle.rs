@@ -1,41 +1,24 @@
-//! What may be read: per sector the values that it may have now, and after a power loss.
+//! What may be read: per sector of a resource the values that it may have now, and after a power loss.
 
+use crate::content::{Choice, Content, Stamp, Value};
+use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 pub const SECTOR: u64 = 512;
-
-/// Which write a sector's content comes from; 0 is zeros.
-pub type Stamp = u32;
-
-/// The content that a stamp stands for at a place: nothing else looks like it.
-pub fn fill(volume: u64, sector: u64, stamp: Stamp, out: &mut [u8]) {
-    if stamp == 0 {
-        out.fill(0);
-        return;
-    }
-    let mut word = volume
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add(sector.wrapping_mul(0xbf58_476d_1ce4_e5b9))
-        .wrapping_add(u64::from(stamp).wrapping_mul(0x94d0_49bb_1331_11eb))
-        | 1;
-    for chunk in out.chunks_mut(8) {
-        word ^= word << 13;
-        word ^= word >> 7;
-        word ^= word << 17;
-        chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
-    }
-}
 
 /// A place in the order of what the history has seen begin and end.
 pub type Moment = u64;
 
 const NEVER: Moment = Moment::MAX;
+/// Later than all that has happened.
+const NOW: Moment = NEVER - 1;
 
 /// A value that a sector was told to hold. It takes effect at one moment between its beginning and
 /// its end, if it was acknowledged; else then or never.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Version {
-    stamp: Stamp,
+    value: Value,
     begun: Moment,
     /// It takes no effect later.
     over: Moment,
@@ -44,9 +27,9 @@ struct Version {
 }
 
 impl Version {
-    fn begun(stamp: Stamp, begun: Moment) -> Version {
+    fn begun(value: Value, begun: Moment) -> Version {
         Version {
-            stamp,
+            value,
             begun,
             over: NEVER,
             acknowledged: NEVER,
@@ -54,9 +37,9 @@ impl Version {
         }
     }
 
-    fn settled(stamp: Stamp, at: Moment) -> Version {
+    fn settled(value: Value, at: Moment) -> Version {
         Version {
-            stamp,
+            value,
             begun: at,
             over: at,
             acknowledged: at,
@@ -67,30 +50,28 @@ impl Version {
 
 /// In the order of their beginnings; never none.
 #[derive(Clone, Debug)]
-struct Sector(Vec<Version>);
-
-impl Default for Sector {
-    fn default() -> Sector {
-        Sector(vec![Version::settled(0, 0)])
-    }
-}
+struct Sector(SmallVec<[Version; 1]>);
 
 impl Sector {
+    fn settled(value: Value, at: Moment) -> Sector {
+        Sector(smallvec![Version::settled(value, at)])
+    }
+
     /// Those that none of `replacing` has replaced: one that began after their end.
-    fn without(&self, replacing: impl Fn(&Version) -> bool) -> Vec<Stamp> {
+    fn without(&self, replacing: impl Fn(&Version) -> bool) -> Vec<Value> {
         let newest = self.0.iter().filter(|v| replacing(v)).map(|v| v.begun);
         let newest = newest.max().unwrap_or(0);
         let left = self.0.iter().filter(|version| version.over >= newest);
-        left.map(|version| version.stamp).collect()
+        left.map(|version| version.value.clone()).collect()
     }
 
     /// What a read may show that began at a moment.
-    fn visible(&self, begun: Moment) -> Vec<Stamp> {
+    fn visible(&self, begun: Moment) -> Vec<Value> {
         self.without(|version| version.acknowledged <= begun)
     }
 
     /// What may be there after a power loss.
-    fn kept(&self) -> Vec<Stamp> {
+    fn kept(&self) -> Vec<Value> {
         self.without(|version| version.durable)
     }
 
@@ -106,31 +87,59 @@ impl Sector {
 #[derive(Clone, Debug)]
 pub struct Begun {
     at: Moment,
-    sectors: std::ops::Range<u64>,
+    sectors: Range<u64>,
 }
 
-/// A volume as it should be.
+/// A range that is being copied from here: what is written to it meanwhile may be in the copy.
 #[derive(Clone, Debug)]
-pub struct VolumeModel {
+struct CopyingFrom {
+    at: Moment,
+    first: u64,
+    choices: Vec<Choice>,
+}
+
+/// Whether it exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existence {
+    Sure,
+    /// A creation was cut by a crash, or a deletion (which may also be done).
+    InDoubt,
+}
+
+/// A volume or snapshot as it should be.
+#[derive(Clone, Debug)]
+pub struct ResourceModel {
     pub id: u64,
     pub name: String,
-    /// Bytes; two while a resize is under way or was cut by a crash.
+    pub is_snapshot: bool,
+    /// Bytes; two while its size is being changed, or where that was cut by a crash.
     pub sizes: Vec<u64>,
-    /// May not exist: a creation was cut by a crash, or a deletion (which may also be done).
-    pub doubtful: bool,
+    pub existence: Existence,
+    /// `None`: a change was cut by a crash.
+    pub protected: Option<bool>,
+    /// Resources with the same one inherit from each other, or have a common ancestor.
+    pub tree: u64,
     sectors: BTreeMap<u64, Sector>,
     now: Moment,
+    /// A rollback is under way, to a resource of this size.
+    rolling: Option<(Moment, u64)>,
+    copying: Vec<CopyingFrom>,
 }
 
-impl VolumeModel {
-    pub fn new(id: u64, name: String, size: u64) -> VolumeModel {
-        VolumeModel {
+impl ResourceModel {
+    pub fn new(id: u64, name: String, size: u64) -> ResourceModel {
+        ResourceModel {
             id,
             name,
+            is_snapshot: false,
             sizes: vec![size],
-            doubtful: false,
+            existence: Existence::Sure,
+            protected: Some(false),
+            tree: id,
             sectors: BTreeMap::new(),
             now: 0,
+            rolling: None,
+            copying: Vec::new(),
         }
     }
 
@@ -143,12 +152,34 @@ impl VolumeModel {
         self.now
     }
 
+    /// What a sector is before anything was submitted for it here.
+    fn untouched(rolling: Option<(Moment, u64)>) -> Sector {
+        let mut sector = Sector::settled(Value::ZERO, 0);
+        if let Some((at, _)) = rolling {
+            // It was not in what is rolled back to.
+            sector.0.push(Version::begun(Value::ZERO, at));
+        }
+        sector
+    }
+
+    fn begin(&mut self, at: Moment, sector: u64, value: Value) {
+        let rolling = self.rolling;
+        let state = self.sectors.entry(sector);
+        let state = state.or_insert_with(|| ResourceModel::untouched(rolling));
+        state.0.push(Version::begun(value, at));
+    }
+
     /// A value is submitted for a range.
     pub fn submit(&mut self, first: u64, count: u64, stamp: Stamp) -> Begun {
         let at = self.tick();
         for sector in first..first + count {
-            let state = self.sectors.entry(sector).or_default();
-            state.0.push(Version::begun(stamp, at));
+            let value = Value::Known(Content::new(self.id, sector, stamp));
+            for copying in &self.copying {
+                let place = sector.checked_sub(copying.first);
+                let choice = place.and_then(|place| copying.choices.get(place as usize));
+                choice.into_iter().for_each(|choice| choice.widen(&value));
+            }
+            self.begin(at, sector, value);
         }
         Begun {
             at,
@@ -197,11 +228,27 @@ impl VolumeModel {
         self.tick()
     }
 
-    /// Checks one sector of a read that began at a moment.
+    fn visible(&self, begun: Moment, sector: u64) -> Vec<Value> {
+        match self.sectors.get(&sector) {
+            Some(state) => state.visible(begun),
+            None => vec![Value::ZERO],
+        }
+    }
+
+    /// Checks one sector of a read that began at a moment. What can be one thing only is that from now on.
     pub fn check(&self, begun: Moment, sector: u64, data: &[u8]) {
-        let zero = Sector::default();
-        let state = self.sectors.get(&sector).unwrap_or(&zero);
-        self.check_any(&state.visible(begun), sector, data);
+        let allowed = self.visible(begun, sector);
+        let Some(seen) = find(&allowed, data) else {
+            panic!("{}", self.complaint(&allowed, sector, data));
+        };
+        if let [single] = &allowed[..] {
+            single.is_seen_as(seen);
+        }
+    }
+
+    /// Whether a read that begins now may show this; nothing is learned of it.
+    pub fn allows(&self, sector: u64, data: &[u8]) -> bool {
+        find(&self.visible(NOW, sector), data).is_some()
     }
 
     /// Nothing runs: what is replaced for good is forgotten.
@@ -209,49 +256,19 @@ impl VolumeModel {
         self.sectors.values_mut().for_each(Sector::tidy);
     }
 
-    fn check_any(&self, allowed: &[Stamp], sector: u64, data: &[u8]) -> Stamp {
-        let mut expected = [0; SECTOR as usize];
-        for stamp in allowed.iter().rev() {
-            fill(self.id, sector, *stamp, &mut expected);
-            if data == expected {
-                return *stamp;
-            }
-        }
+    fn complaint(&self, allowed: &[Value], sector: u64, data: &[u8]) -> String {
         let state = self.sectors.get(&sector);
-        let found = state.and_then(|state| {
-            state.0.iter().find(|version| {
-                fill(self.id, sector, version.stamp, &mut expected);
-                data == expected
-            })
-        });
-        panic!(
-            "volume {} ({}) sector {sector}: allowed stamps {allowed:?}, found {} {:02x?}; {state:?}",
-            self.name,
-            self.id,
-            match found {
-                Some(version) => format!("the older stamp {}", version.stamp),
-                None if data.iter().all(|byte| *byte == 0) => "zeros".into(),
-                None => "foreign or torn bytes".into(),
-            },
-            &data[..16]
-        );
-    }
-
-    /// After a power loss: what is read is what is there from now on.
-    pub fn settle(&mut self, sector: u64, data: &[u8]) {
-        let allowed = match self.sectors.get(&sector) {
-            Some(state) => state.kept(),
-            None => vec![0],
+        let found = state.into_iter().flat_map(|state| &state.0);
+        let found = found.map(|version| version.value.clone());
+        let found = match find(&found.collect::<Vec<_>>(), data) {
+            Some(content) => format!("the older {content:?}"),
+            None if data.iter().all(|byte| *byte == 0) => "zeros".into(),
+            None => format!("foreign or torn bytes {:02x?}", &data[..16]),
         };
-        let stamp = self.check_any(&allowed, sector, data);
-        let now = self.tick();
-        match stamp {
-            0 => self.sectors.remove(&sector),
-            _ => {
-                let there = Sector(vec![Version::settled(stamp, now)]);
-                self.sectors.insert(sector, there)
-            }
-        };
+        format!(
+            "{} ({}) sector {sector}: allowed {allowed:?}, found {found}; {state:?}",
+            self.name, self.id
+        )
     }
 
     /// Sectors that were ever touched.
@@ -265,7 +282,7 @@ impl VolumeModel {
         let at = self.tick();
         let beyond = size / SECTOR..u64::MAX;
         for (_, sector) in self.sectors.range_mut(beyond.clone()) {
-            sector.0.push(Version::begun(0, at));
+            sector.0.push(Version::begun(Value::ZERO, at));
         }
         Begun {
             at,
@@ -278,4 +295,133 @@ impl VolumeModel {
         self.sizes = vec![size];
         self.sectors.split_off(&(size / SECTOR));
     }
+
+    /// A resource that holds what this one holds, or held at some moment since `begun`, all of it durable.
+    pub fn copy(&self, id: u64, name: &str) -> ResourceModel {
+        self.copy_since(NOW, id, name)
+    }
+
+    pub fn copy_since(&self, begun: Moment, id: u64, name: &str) -> ResourceModel {
+        let mut copy = ResourceModel::new(id, name.into(), self.size());
+        copy.tree = self.tree;
+        for (sector, state) in &self.sectors {
+            let value = Value::one_of(&state.visible(begun));
+            copy.sectors.insert(*sector, Sector::settled(value, 0));
+        }
+        copy
+    }
+
+    /// A rollback to a snapshot begins.
+    pub fn rollback_begins(&mut self, snapshot: &ResourceModel) -> Moment {
+        let at = self.tick();
+        let mut sectors = self.touched();
+        sectors.extend(snapshot.touched());
+        sectors.sort_unstable();
+        sectors.dedup();
+        for sector in sectors {
+            self.begin(at, sector, Value::one_of(&snapshot.visible(NOW, sector)));
+        }
+        self.rolling = Some((at, snapshot.size()));
+        self.sizes.push(snapshot.size());
+        at
+    }
+
+    /// It was done, or nothing of it.
+    pub fn rollback_ends(&mut self, done: bool) {
+        let (at, size) = self.rolling.take().expect("it has begun");
+        let all = Begun {
+            at,
+            sectors: 0..u64::MAX,
+        };
+        match done {
+            true => {
+                self.acknowledge(&all, true);
+                self.size_is(size);
+            }
+            false => {
+                for sector in self.sectors.values_mut() {
+                    sector.0.retain(|version| version.begun != at);
+                }
+                self.sizes.truncate(1);
+            }
+        }
+    }
+
+    /// A copy from here begins, to another resource or within this one.
+    pub fn copy_from_begins(&mut self, first: u64, count: u64) -> (Moment, Vec<Choice>) {
+        let at = self.tick();
+        let sectors = first..first + count;
+        let choices: Vec<Choice> = sectors
+            .map(|sector| Choice::of(&self.visible(at, sector)))
+            .collect();
+        self.copying.push(CopyingFrom {
+            at,
+            first,
+            choices: choices.clone(),
+        });
+        (at, choices)
+    }
+
+    pub fn copy_from_ends(&mut self, at: Moment) {
+        self.copying.retain(|copying| copying.at != at);
+    }
+
+    /// What is copied to here from sector `first` on.
+    pub fn copy_to_begins(&mut self, first: u64, choices: &[Choice]) -> Begun {
+        let at = self.tick();
+        for (sector, choice) in (first..).zip(choices) {
+            self.begin(at, sector, Value::OneOf(choice.clone()));
+        }
+        Begun {
+            at,
+            sectors: first..first + choices.len() as u64,
+        }
+    }
+
+    /// What it may be after a power loss, where its size is this now: what is there stays, whatever it is.
+    pub fn after_crash(&self, size: u64) -> Vec<ResourceModel> {
+        let outcomes = match self.rolling {
+            Some(_) => vec![true, false],
+            None => vec![false],
+        };
+        let mut possible = Vec::new();
+        for done in outcomes {
+            let mut after = self.clone();
+            if self.rolling.is_some() {
+                after.rollback_ends(done);
+            }
+            if !after.sizes.contains(&size) {
+                continue;
+            }
+            after.size_is(size);
+            after.copying.clear();
+            let at = after.tick();
+            after.sectors = std::mem::take(&mut after.sectors)
+                .into_iter()
+                .map(|(sector, state)| (sector, Value::one_of(&state.kept())))
+                .map(|(sector, value)| (sector, Sector::settled(value, at)))
+                .collect();
+            possible.push(after);
+        }
+        possible
+    }
+
+    /// Sectors whose content is known: that of none else is zeros, unless `None`.
+    pub fn known(&self) -> BTreeMap<u64, Option<Content>> {
+        let known = |state: &Sector| Value::one_of(&state.visible(NOW)).known();
+        let sectors = self.sectors.iter();
+        sectors
+            .map(|(sector, state)| (*sector, known(state)))
+            .collect()
+    }
+}
+
+/// Which of these contents the bytes are.
+fn find(allowed: &[Value], data: &[u8]) -> Option<Content> {
+    let mut expected = [0; SECTOR as usize];
+    let newest_first = allowed.iter().rev().flat_map(Value::contents);
+    newest_first.into_iter().find(|content| {
+        content.fill(&mut expected);
+        data == expected
+    })
 }

@@ -69,6 +69,7 @@ fn live(dir: &Path, mut shared: Shared) -> Shared {
     let meta = Arc::new(meta.expect("the metadata store opens after a kill"));
     let factory = Arc::new(OneFilePool(dir.join("pool")));
     (shared.stopped, shared.ended) = (false, false);
+    shared.claimed.clear();
     let until = shared.progress.operations + shared.rng.random_range(1..MAX_LIFE);
     let runtime = runtime();
     let mut shared = runtime

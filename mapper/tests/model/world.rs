@@ -1,7 +1,8 @@
 //! What outlives a crash (metadata, pool, model), and one life of the mapper upon it.
 
 use crate::history::{self, Progress};
-use crate::oracle::VolumeModel;
+use crate::oracle::{Moment, ResourceModel};
+use crate::quiet;
 use atoll_backends::{
     Chaos, ChaosHandle, ChaosOptions, MemoryOptions, MemoryPool, ObjectSize, Pool,
 };
@@ -13,7 +14,7 @@ use atoll_reactor::sim::Sim;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,13 +23,29 @@ pub const OBJECT_SIZE: u32 = 64 << 10;
 /// Simulator steps of one life, at most, before the power goes.
 const MAX_LIFE: u64 = 6_000;
 
+/// A snapshot between its verb's beginning and its end.
+#[derive(Clone, Debug)]
+pub struct PendingSnapshot {
+    pub id: u64,
+    pub name: String,
+    pub volume: String,
+    /// As the volume counts.
+    pub begun: Moment,
+    /// The same for all that are created together.
+    pub group: u64,
+}
+
 /// What the tasks of a life and the world share.
 #[derive(Clone)]
 pub struct Shared {
     pub rng: ChaCha8Rng,
-    pub volumes: BTreeMap<String, VolumeModel>,
+    pub resources: BTreeMap<String, ResourceModel>,
+    /// Snapshots that are being created, or that a crash cut.
+    pub pending: Vec<PendingSnapshot>,
+    /// Resources that a verb is changing, or needs as they are.
+    pub claimed: BTreeSet<String>,
     pub progress: Progress,
-    pub next_volume: u64,
+    pub next_id: u64,
     pub next_stamp: u32,
     /// The power has gone since the volumes were last verified: what is not durable may be lost.
     pub crashed: bool,
@@ -46,9 +63,11 @@ impl Shared {
     pub fn new(seed: u64) -> Shared {
         Shared {
             rng: ChaCha8Rng::seed_from_u64(seed),
-            volumes: BTreeMap::new(),
+            resources: BTreeMap::new(),
+            pending: Vec::new(),
+            claimed: BTreeSet::new(),
             progress: Progress::default(),
-            next_volume: 1,
+            next_id: 1,
             next_stamp: 1,
             crashed: false,
             stopped: false,
@@ -56,6 +75,23 @@ impl Shared {
             hopeless: false,
             faults: false,
         }
+    }
+}
+
+impl Shared {
+    pub fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// A snapshot exists, and with it the writes that were acknowledged before it was asked for.
+    pub fn is_snapshot(&mut self, pending: &PendingSnapshot) {
+        let volume = self.resources.get_mut(&pending.volume);
+        let volume = volume.expect("nobody deletes it meanwhile");
+        volume.flush_ends(pending.begun);
+        let mut model = volume.copy_since(pending.begun, pending.id, &pending.name);
+        model.is_snapshot = true;
+        self.resources.insert(pending.name.clone(), model);
     }
 }
 
@@ -112,6 +148,7 @@ impl World {
             let mut shared = self.shared.borrow_mut();
             shared.stopped = false;
             shared.hopeless = false;
+            shared.claimed.clear();
             shared.faults = shared.rng.random_bool(0.2);
             (
                 shared.rng.random_range(1..=3),
@@ -163,6 +200,6 @@ impl World {
                 ended.expect("the memory behind works");
             });
         }
-        history::check_stores(&mut after, self.meta.clone(), self.pool.clone());
+        quiet::check_stores(&mut after, self.meta.clone(), self.pool.clone());
     }
 }
