@@ -1,8 +1,8 @@
 //! Random writes of 4 KiB to a fresh clone of a full volume against the same to a full volume: operations per second, and
 //! what reaches the pool. Without the filler, which copies on purpose.
 
-use super::disk::Scratch;
 use super::drive::{BLOCK, Done, Load, Operation, flush, rate};
+use super::host::Scratch;
 use super::report::{Check, per_second, times};
 use super::rows::{Random, StoreRows, name, pool_name};
 use super::stage::{Stage, median, prepare, quantile};

@@ -1,8 +1,8 @@
 //! What giving a million objects back costs: how fast it is when nothing holds it back, the memory it takes, and what
 //! reads of another volume notice when it is held back as by default.
 
-use super::disk::{Scratch, resident_bytes};
 use super::drive::{Load, Operation, pause, rate};
+use super::host::{Scratch, resident_bytes};
 use super::report::{Check, bytes, per_second, times};
 use super::rows::{
     OBJECT_BYTES, Random, ResourceRows, Rows, StoreRows, generation, name, node, write_map,
@@ -102,6 +102,7 @@ fn unhindered(scratch: &Scratch) -> Result<Vec<Check>> {
     let seconds = start.elapsed().as_secs_f64();
     let status = block_on(stage.mapper.gc_status())?;
     assert_eq!(status.dying_nodes + status.dead_objects, 0, "all is gone");
+    assert_eq!(status.deleted_objects, OBJECTS, "every one was deleted");
     stage.stop();
     let rate = per_second(OBJECTS as f64 / seconds);
     Ok(vec![

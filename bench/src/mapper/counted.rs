@@ -1,8 +1,8 @@
 //! A pool around a pool that counts the bytes which are written to it.
 
 use atoll_backends::{
-    BlockRange, Capacity, Generation, ListCursor, ListPage, ObjectId, ObjectStat, ObjectStore, Pool,
-    Properties, ReadHint, Record, Result, WriteMode, ZeroMode,
+    BlockRange, Capacity, Generation, ListCursor, ListPage, ObjectId, ObjectStat, ObjectStore,
+    Pool, Properties, ReadHint, Record, Result, WriteMode, ZeroMode,
 };
 use atoll_reactor::{LocalFuture, SharedBuf};
 use std::rc::Rc;

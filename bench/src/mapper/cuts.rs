@@ -2,8 +2,8 @@
 //! its gate to opening it on all cores; and the longest of the writes that were under way at a moment of the verb, beside
 //! the same of flushes, which hold nothing back.
 
-use super::disk::Scratch;
 use super::drive::{Load, Operation, Running, flush, pause};
+use super::host::Scratch;
 use super::report::{Check, millis, per_second};
 use super::rows::{OBJECT_BYTES, ResourceRows, StoreRows, generation, name, node, write_map};
 use super::stage::{Stage, prepare, quantile};
@@ -55,9 +55,17 @@ pub fn run(_: &super::pebibyte::Pebibyte) -> Result<Vec<Check>> {
     Ok(vec![
         Check::told("writes with a snapshot every 70 ms", per_second(cuts.rate)),
         Check::told("held back by a cut, median", millis(quantile(&held, 0.5))),
-        Check::at_most("held back by a cut, 99 %", quantile(&held, 0.99), limit, millis),
+        Check::at_most(
+            "held back by a cut, 99 %",
+            quantile(&held, 0.99),
+            limit,
+            millis,
+        ),
         Check::told("longest write at a cut, median and 99 %", longest(&cuts)),
-        Check::told("longest write at a flush, median and 99 %", longest(&flushes)),
+        Check::told(
+            "longest write at a flush, median and 99 %",
+            longest(&flushes),
+        ),
     ])
 }
 

@@ -1,13 +1,13 @@
 //! Look-ups in resident pages, as reads make them, on the home core, on another, and on both: with pages that stay in
 //! the caches, and with many more.
 
+use super::host::own_seconds;
 use super::pebibyte::{PIB, Pebibyte};
 use super::report::{Check, per_second, times};
 use super::rows::{OBJECT_BYTES, name};
 use super::stage::{Stage, median};
 use atoll_mapper::{MapperConfig, Result, VolumeHandle};
-use atoll_reactor::{CoreHandle, block_on, yield_now};
-use std::time::Instant;
+use atoll_reactor::{CoreHandle, block_on, oneshot, yield_now};
 
 /// Bytes of entries of a page, and of the volume that they map.
 const PAGE_BYTES: u64 = 4096;
@@ -49,8 +49,11 @@ pub fn run(pebibyte: &Pebibyte) -> Result<Vec<Check>> {
         let [home, other, both] = &rates;
         let slower: Vec<f64> = home.iter().zip(other).map(|(a, b)| a.min(*b)).collect();
         let alone = home.iter().zip(other).map(|(a, b)| (a + b) / 2.0);
-        let ratio: Vec<f64> = both.iter().zip(alone).map(|(both, one)| both / one).collect();
-        eprintln!("{pages} {home:.0?} {other:.0?} {both:.0?}");
+        let ratio: Vec<f64> = both
+            .iter()
+            .zip(alone)
+            .map(|(both, one)| both / one)
+            .collect();
         let what = format!("look-ups in {} MiB of pages", pages * PAGE_BYTES >> 20);
         if pages == IN_CACHES {
             for (rates, place) in [(home, "home core"), (other, "other core")] {
@@ -82,13 +85,12 @@ async fn fault(core: &CoreHandle, volume: &VolumeHandle, pages: u64) -> Result<(
     faulted.await.expect("the core runs")
 }
 
-/// Look-ups per second of these cores together.
+/// Look-ups per second of these cores together, of the time that they had: other processes only cost caches.
 async fn rate(cores: &[CoreHandle], volume: &VolumeHandle, pages: u64) -> Result<f64> {
-    let start = Instant::now();
     let running: Vec<_> = cores
         .iter()
         .map(|core| {
-            let (sender, receiver) = atoll_reactor::oneshot::channel();
+            let (sender, receiver) = oneshot::channel();
             let volume = volume.clone();
             let seed = u64::from(core.id().0);
             let begun = core.spawn(move || async move {
@@ -99,13 +101,15 @@ async fn rate(cores: &[CoreHandle], volume: &VolumeHandle, pages: u64) -> Result
             receiver
         })
         .collect();
+    let mut rate = 0.0;
     for core in running {
-        core.await.expect("the core runs to the end")?;
+        rate += core.await.expect("the core runs to the end")?;
     }
-    Ok((cores.len() as u64 * LOOKUPS) as f64 / start.elapsed().as_secs_f64())
+    Ok(rate)
 }
 
-async fn look_up(volume: VolumeHandle, pages: u64, seed: u64) -> Result<()> {
+async fn look_up(volume: VolumeHandle, pages: u64, seed: u64) -> Result<f64> {
+    let start = own_seconds();
     let mut done = 0;
     while done < LOOKUPS {
         let found = volume.probe(pages * 512, IN_A_TURN, seed + done).await?;
@@ -113,5 +117,5 @@ async fn look_up(volume: VolumeHandle, pages: u64, seed: u64) -> Result<()> {
         done += IN_A_TURN;
         yield_now().await;
     }
-    Ok(())
+    Ok(done as f64 / (own_seconds() - start))
 }

@@ -1,7 +1,7 @@
 //! Metadata of a volume of 1 PiB that is mapped completely, by random entries, and of what it is compared with. It is
 //! made once, for all parts that want it.
 
-use super::disk::Scratch;
+use super::host::Scratch;
 use super::rows::{
     OBJECT_BYTES, Random, ResourceRows, Rows, StoreRows, generation, name, node, write_map,
 };

@@ -2,14 +2,16 @@
 //! production store. What they say is synthetic; a mapper that opens it finds nothing wrong.
 
 use atoll_backends::{Generation, ObjectSize, PoolId};
+use atoll_mapper::Result;
 use atoll_mapper::format::{
-    ChildRow, CountRow, CounterKind, CounterRow, Entry, Key, LogicalBlock, MarkRow,
-    NameRow, NodeRow, NodeState, PoolKind, PoolRow, ResourceKind, ResourceRow, Row, RunState,
-    Slots, Superblock, encode_delta, encode_whole, uniform,
+    ChildRow, CountRow, CounterKind, CounterRow, Entry, Key, LogicalBlock, MarkRow, NameRow,
+    NodeRow, NodeState, PoolKind, PoolRow, ResourceKind, ResourceRow, Row, RunState, Slots,
+    Superblock, encode_delta, encode_whole, uniform,
 };
 use atoll_mapper::meta::{Batch, Durability, MetaStore};
-use atoll_mapper::types::{GroupNo, InstanceId, NodeId, PageNo, PoolNumber, ResourceId, ResourceName};
-use atoll_mapper::Result;
+use atoll_mapper::types::{
+    GroupNo, InstanceId, NodeId, PageNo, PoolNumber, ResourceId, ResourceName,
+};
 use atoll_reactor::LocalFuture;
 use std::collections::VecDeque;
 

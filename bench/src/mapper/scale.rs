@@ -1,6 +1,6 @@
 //! A large catalogue: how long a start takes, what it takes of memory, and how soon an admin has an answer.
 
-use super::disk::{Scratch, resident_bytes};
+use super::host::{Scratch, resident_bytes};
 use super::report::{Check, bytes, millis};
 use super::rows::{
     OBJECT_BYTES, Random, ResourceRows, Rows, StoreRows, generation, name, node, write_map,
@@ -48,7 +48,10 @@ pub fn run(_: &super::pebibyte::Pebibyte) -> Result<Vec<Check>> {
         "start with {VOLUMES} volumes, {SNAPSHOTS} snapshots, {OBJECTS} objects ({} of rows)",
         bytes(scratch.database_bytes() as f64)
     );
-    let after = format!("memory of the process after it (before: {})", bytes(before as f64));
+    let after = format!(
+        "memory of the process after it (before: {})",
+        bytes(before as f64)
+    );
     Ok(vec![
         Check::at_most(what, started.as_secs_f64(), 2.0, millis),
         Check::at_most(after, resident as f64, 500.0 * MIB, bytes),

@@ -1,20 +1,20 @@
 //! How much room maps take in the metadata store, all of its files included, after a clean stop: rows by the format's own
 //! encoders, through the store of production. Nothing of the mapper runs.
 
-use super::disk::Scratch;
+use super::host::Scratch;
 use super::pebibyte::{PIB, Pebibyte};
 use super::report::{Check, bytes};
 use super::rows::{
-    Flush, OBJECT_BYTES, Persisted, POOL, Random, ResourceRows, Rows, StoreRows, generation, name,
+    Flush, OBJECT_BYTES, POOL, Persisted, Random, ResourceRows, Rows, StoreRows, generation, name,
     node, write_map,
 };
 use atoll_backends::{BlockRange, ObjectId, ObjectSize};
+use atoll_mapper::Result;
 use atoll_mapper::format::{
     Below, Bitmap, Entry, Key, PartialRow, PoolKind, ResourceKind, Row, Slots,
 };
 use atoll_mapper::meta::{MetaStore, OpenMode};
 use atoll_mapper::types::PageNo;
-use atoll_mapper::Result;
 use atoll_reactor::block_on;
 use std::time::Instant;
 
@@ -50,7 +50,9 @@ pub fn run(pebibyte: &Pebibyte) -> Result<Vec<Check>> {
         let mut changed = 0;
         let chain = sized(|rows| changed = block_on(snapshots(rows, partial)));
         checks.push(Check::told(
-            format!("1 TiB with 1000 snapshots, overwritten at random, {what}: per entry ({chain})"),
+            format!(
+                "1 TiB with 1000 snapshots, overwritten at random, {what}: per entry ({chain})"
+            ),
             format!("{:.2} B", chain.bytes / changed as f64),
         ));
     }
@@ -76,18 +78,9 @@ fn sized(write: impl FnOnce(&mut Rows<'_>)) -> Sized {
     let mut rows = Rows::new(&meta);
     write(&mut rows);
     block_on(rows.end());
-    eprintln!("written {} after {:.1}", bytes(scratch.database_bytes() as f64), start.elapsed().as_secs_f64());
     block_on(meta.close()).expect("the store closes");
     drop(meta);
     let size = scratch.database_bytes() as f64;
-    eprintln!("closed {}", bytes(size));
-    let list = || { for e in std::fs::read_dir(scratch.metadata().join("db")).unwrap() { let e = e.unwrap(); eprintln!("   {:?} {}", e.file_name(), e.metadata().unwrap().len()); } };
-    if size < 100e6 { list(); }
-    let meta = scratch.open(OpenMode::Existing);
-    block_on(meta.close()).expect("the store closes");
-    drop(meta);
-    eprintln!("closed again {}", bytes(scratch.database_bytes() as f64));
-    if size < 100e6 { list(); }
     Sized {
         bytes: size,
         seconds: start.elapsed().as_secs_f64(),
@@ -122,10 +115,11 @@ async fn random_fill(rows: &mut Rows<'_>, size: u64, unit: u64) {
             for slot in changed() {
                 bits[usize::from(slot) / 64] |= 1 << (slot % 64);
             }
-            let slots: Slots = std::array::from_fn(|slot| match bits[slot / 64] >> (slot % 64) & 1 {
-                1 => entry,
-                _ => Entry::ABSENT,
-            });
+            let slots: Slots =
+                std::array::from_fn(|slot| match bits[slot / 64] >> (slot % 64) & 1 {
+                    1 => entry,
+                    _ => Entry::ABSENT,
+                });
             let page_no = PageNo::new(page_of(&chunk[0]) as u32).expect("31 bits");
             *persisted = flush.page(page_no, *persisted, &slots, changed());
         }
@@ -137,7 +131,11 @@ async fn random_fill(rows: &mut Rows<'_>, size: u64, unit: u64) {
 fn permuted(number: u64, bits: u32) -> u64 {
     let mask = (1 << bits) - 1;
     let mut mixed = number;
-    for factor in [0x9e37_79b9_7f4a_7c15_u64, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb] {
+    for factor in [
+        0x9e37_79b9_7f4a_7c15_u64,
+        0xbf58_476d_1ce4_e5b9,
+        0x94d0_49bb_1331_11eb,
+    ] {
         mixed = mixed.wrapping_mul(factor) & mask;
         mixed ^= mixed >> (bits / 2);
     }
@@ -197,11 +195,14 @@ async fn overwritten(
     random: &mut Random,
 ) -> u64 {
     let objects = TIB / OBJECT_BYTES;
-    let mut pages = vec![(Persisted::Uniform(Entry::ABSENT), [Entry::ABSENT; 512]); objects as usize / 512];
+    let mut pages =
+        vec![(Persisted::Uniform(Entry::ABSENT), [Entry::ABSENT; 512]); objects as usize / 512];
     let entry = Entry::object(generation(number)).with_partial(partial);
     let mut different = 0;
     for _ in 0..FLUSHES {
-        let mut written: Vec<u64> = (0..count / FLUSHES).map(|_| random.below(objects)).collect();
+        let mut written: Vec<u64> = (0..count / FLUSHES)
+            .map(|_| random.below(objects))
+            .collect();
         written.sort_unstable();
         written.dedup();
         let mut flush = Flush::new(node(number));
@@ -216,7 +217,8 @@ async fn overwritten(
                 if partial {
                     let mut bitmap = Bitmap::new(ObjectSize::DEFAULT);
                     bitmap.insert(BlockRange::new(random.below(1024) as u32, 1));
-                    let object = ObjectId::new(generation(number), page_no.index((index % 512) as usize));
+                    let object =
+                        ObjectId::new(generation(number), page_no.index((index % 512) as usize));
                     let record = PartialRow {
                         below: Below::Implicit,
                         bitmap,

@@ -2,7 +2,7 @@
 //! pools whose written bytes are counted.
 
 use super::counted::{CountedPool, Written};
-use super::disk::Scratch;
+use super::host::Scratch;
 use super::rows::{POOL_CAPACITY, Rows};
 use atoll_backends::file::{FileOptions, FilePool};
 use atoll_backends::{MemoryOptions, MemoryPool, NullOptions, NullPool, Pool};

@@ -58,7 +58,12 @@ pub fn run(pebibyte: &Pebibyte) -> Result<Vec<Check>> {
         let of = format!("{what}, 1 PiB");
         checks.push(Check::at_most(of, median(large), 10e-3, millis));
         let of = format!("{what}, 1 PiB to 1 GiB ({})", millis(median(small)));
-        checks.push(Check::at_most(of, median(large) / median(small), 2.0, times));
+        checks.push(Check::at_most(
+            of,
+            median(large) / median(small),
+            2.0,
+            times,
+        ));
     }
     Ok(checks)
 }

@@ -1,8 +1,9 @@
-//! Where the metadata of a measurement lies: a temporary directory, and how much room its files take.
+//! What a measurement has of the machine: a temporary directory and the room that its files take, memory, a
+//! thread's own time.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "the thread that measures is no reactor"
+    reason = "the thread that measures is no reactor, or begins and ends a measurement"
 )]
 
 use atoll_mapper::meta::{OpenMode, RocksMeta, RocksOptions};
@@ -53,4 +54,12 @@ pub fn resident_bytes() -> u64 {
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     let pages: u64 = pages.expect("the second number of statm");
     pages * 4096
+}
+
+/// Seconds for which the calling thread has run. What others do on its CPU is not in it.
+pub fn own_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux has /proc");
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    let nanos: u64 = nanos.expect("the first number of schedstat");
+    nanos as f64 * 1e-9
 }
