@@ -250,10 +250,9 @@ Example:
     },
     /// Show which volumes and snapshots come from which
     #[command(after_help = "\
-Each line inherits what it has not itself from the line above it: of those in its own column, or,
-where a branch begins, from the one that the branch leaves. OWN is what it has itself. Deleted
-snapshots that others still inherit from have no name. With a name, only the tree that this volume
-or snapshot is in.
+A line inherits what it has not itself from the nearest line above in its own column, the first line
+of a branch from the one that the branch leaves; an empty line parts trees. OWN is what it has
+itself. A deleted snapshot from which others still inherit is shown as (deleted).
 
 Examples:
   atoll volume tree
