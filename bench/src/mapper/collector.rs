@@ -60,9 +60,7 @@ fn foreground(scratch: &Scratch) -> Result<Vec<Check>> {
         let during = rate(&reads, stage.cores(), round, SPAN).rate;
         let works = block_on(stage.mapper.gc_status())?.running;
         assert!(works, "the collector had enough to do");
-        while block_on(stage.mapper.gc_status())?.running {
-            pause(POLL);
-        }
+        stage.collected()?;
         undisturbed.push(before);
         ratios.push(during / before);
     }

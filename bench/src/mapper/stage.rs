@@ -2,6 +2,7 @@
 //! pools whose written bytes are counted.
 
 use super::counted::{CountedPool, Written};
+use super::drive::pause;
 use super::host::Scratch;
 use super::rows::{POOL_CAPACITY, Rows};
 use atoll_backends::file::{FileOptions, FilePool};
@@ -129,6 +130,15 @@ impl Stage {
     pub fn fresh_id(&self) -> ResourceId {
         let number = self.next_id.fetch_add(2, Ordering::Relaxed) + 1;
         ResourceId(u128::from(number).to_be_bytes())
+    }
+
+    /// Waits until the collector has nothing more to do. Not from a reactor.
+    pub fn collected(&self) -> Result<()> {
+        const POLL: Duration = Duration::from_millis(5);
+        while block_on(self.mapper.gc_status())?.running {
+            pause(POLL);
+        }
+        Ok(())
     }
 
     pub async fn open(&self, name: &ResourceName) -> VolumeHandle {
