@@ -4,6 +4,7 @@
 //! Requests refuse unknown fields. Answers may gain fields; none changes its meaning.
 
 mod snapshots;
+mod transfer;
 
 use std::fmt;
 
@@ -16,6 +17,7 @@ use crate::name::ResourceName;
 use crate::units::{ByteSize, UnixSeconds};
 
 pub use snapshots::*;
+pub use transfer::*;
 
 /// Smallest volume.
 pub const MIN_VOLUME_SIZE: ByteSize = ByteSize::mib(1);

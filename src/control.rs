@@ -1,6 +1,8 @@
 //! The face of the engine towards the control plane: everything an admin can ask of a running
 //! daemon. Not the idempotency rules (`admin::service` has them) and no HTTP.
 
+mod transfer;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::name::ResourceName;
 use crate::units::ByteSize;
 
+pub use transfer::Transfer;
+
 /// An answer that comes later. It is polled on the admin thread, which must not be blocked.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
@@ -23,7 +27,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 /// change either made or not made, never half made. Requests have passed the checks of `api`.
 /// Errors use the kinds as documented there; those of missing things say `no volume "x"` or the
 /// like, those of [`InUse`](crate::error::ErrorKind::InUse) say who uses it.
-pub trait Control: Send + Sync + 'static {
+pub trait Control: Transfer + 'static {
     /// Creates a volume. `AlreadyExists` whenever the name is taken: `if_not_exists` is not for
     /// the engine to look at. `NotFound` without the pool.
     fn create_volume(&self, request: CreateVolume) -> Answer<'_, Volume>;

@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod log;
 mod name;
+mod transfer;
 mod units;
 
 use std::process::ExitCode;

@@ -75,7 +75,8 @@ impl Mapper {
             .await
     }
 
-    /// Bytes of objects that the volume's committed map names. Reads the whole map.
+    /// Bytes of the objects that the committed maps of a resource and of all that it inherits from name, at most what all
+    /// of the resource takes: an upper bound, because an ancestor's object may be covered.
     pub async fn mapped_bytes(&self, name: ResourceName) -> Result<u64> {
         self.verb(move |catalogue| async move {
             let id = catalogue.volume_by_name(&name)?.id;

@@ -40,6 +40,10 @@ impl Client {
         Self { socket }
     }
 
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.call(Method::GET, path, Bytes::new())
             .map(|answered| answered.value)

@@ -2,6 +2,7 @@
 //! `Control`. Identities and times are fixed, so that answers can be compared as text.
 
 mod snapshots;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::future::{Future, pending, ready};
@@ -31,6 +32,9 @@ struct Catalogue {
     /// How often the garbage collector will be seen running, and nodes that it has merged.
     gc_steps: u64,
     merged: u64,
+    contents: BTreeMap<Uuid, transfer::Content>,
+    imports: BTreeMap<Uuid, transfer::Unfinished>,
+    writes_left: Option<u64>,
     stopped: bool,
 }
 
@@ -297,6 +301,8 @@ impl Control for FakeControl {
             c.not_exported(&name)?;
             c.drop_node(&name)?;
             c.volumes.remove(&name);
+            c.contents.remove(&volume.id);
+            c.imports.remove(&volume.id);
             c.pools
                 .get_mut(&volume.pool)
                 .map(|pool| pool.volumes -= 1)

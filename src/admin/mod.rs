@@ -2,6 +2,8 @@
 //! `server` and `client` are its two ends, `service` has the rules between HTTP and the engine.
 
 pub mod client;
+mod data;
+pub mod lanes;
 mod routes;
 pub mod server;
 mod service;

@@ -57,7 +57,14 @@ use crate::name::ResourceName;
         list_pools,
         add_pool,
         show_pool,
-        remove_pool
+        remove_pool,
+        super::data::changes,
+        super::data::read_data,
+        super::data::write_data,
+        super::data::zero_data,
+        super::data::begin_import,
+        super::data::checkpoint_import,
+        super::data::finish_import
     )
 )]
 pub struct ApiDoc;
@@ -91,6 +98,7 @@ pub fn router(service: Service) -> Router {
         .route("/v1/exports/{name}", axum::routing::delete(remove_export))
         .route("/v1/pools", get(list_pools).post(add_pool))
         .route("/v1/pools/{name}", get(show_pool).delete(remove_pool))
+        .merge(super::data::routes())
         .fallback(async |request: Request| no_route(&request, "there is no such resource"))
         .method_not_allowed_fallback(async |request: Request| {
             no_route(&request, "it does not take this method")
@@ -128,7 +136,7 @@ impl<T: Serialize> IntoResponse for Made<T> {
 }
 
 /// A request's body of JSON, whatever its content type says.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Error;
@@ -157,7 +165,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 /// The `{name}` of the path.
-struct Name(ResourceName);
+pub(super) struct Name(pub(super) ResourceName);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Error;

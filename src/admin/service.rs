@@ -6,8 +6,8 @@ mod snapshots;
 use std::sync::Arc;
 
 use crate::api::{
-    AddExport, AddPool, CreateVolume, Export, Pool, Removed, RenameVolume, Volume, VolumeKind,
-    check_volume_size,
+    AddExport, AddPool, BeginImport, CreateVolume, Export, ImportState, Pool, Removed,
+    RenameVolume, Volume, VolumeKind, check_volume_size,
 };
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
@@ -133,6 +133,15 @@ impl Service {
             ),
         ]);
         unless_different(taken, request.if_not_exists, there, differences)
+    }
+
+    pub async fn begin_import(
+        &self,
+        name: ResourceName,
+        request: BeginImport,
+    ) -> Result<ImportState> {
+        request.size.map_or(Ok(()), check_volume_size)?;
+        self.control.begin_import(name, request).await
     }
 
     pub async fn delete_volume(&self, name: ResourceName, if_exists: bool) -> Result<Removed> {

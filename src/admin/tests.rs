@@ -22,6 +22,7 @@ use crate::units::ByteSize;
 /// A served fake engine; its thread ends when this is dropped.
 pub struct Served {
     socket: AdminSocket,
+    pub control: Arc<FakeControl>,
     pub dir: tempfile::TempDir,
     _end: tokio::sync::oneshot::Sender<()>,
 }
@@ -31,22 +32,24 @@ impl Served {
         let dir = tempfile::tempdir().unwrap();
         let mut socket = AdminSocket::bind(&dir.path().join("admin.sock")).unwrap();
         let listener = socket.take_listener().unwrap();
+        let control = Arc::new(FakeControl::new());
+        let shared: Arc<dyn Control> = control.clone();
         let (end, ended) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            let control: Arc<dyn Control> = Arc::new(FakeControl::new());
             runtime.block_on(async {
                 tokio::select! {
-                    served = server::serve(listener, control) => served.unwrap(),
+                    served = server::serve(listener, shared) => served.unwrap(),
                     _ = ended => {}
                 }
             });
         });
         Self {
             socket,
+            control,
             dir,
             _end: end,
         }
@@ -507,7 +510,7 @@ fn the_description_is_served_and_every_operation_in_it_has_a_route() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 26);
+    assert_eq!(operations, 33);
     for (name, schema) in served_doc["components"]["schemas"].as_object().unwrap() {
         assert!(schema.is_object(), "{name}");
     }

@@ -13,6 +13,8 @@ use crate::error::EXIT_CODES;
 use crate::name::ResourceName;
 use crate::units::ByteSize;
 
+use super::transfer::args as transfer;
+
 pub use snapshots::*;
 
 /// Poll-mode storage appliance: thin volumes over iSCSI.
@@ -97,6 +99,9 @@ Examples:
     /// Look at the garbage collector, or let it begin
     #[command(subcommand, arg_required_else_help = true)]
     Gc(GcVerb),
+    /// Show what differs between two snapshots
+    #[command(after_help = transfer::DIFF_HELP)]
+    Diff(transfer::Diff),
     /// Show what the daemon is doing: cores, listeners, sessions, metadata
     #[command(after_help = "Example:\n  atoll status")]
     Status,
@@ -288,6 +293,12 @@ Example:
         #[arg(value_name = "DST")]
         target: ResourceName,
     },
+    /// Write a volume's or snapshot's content to a file
+    #[command(after_help = transfer::EXPORT_HELP)]
+    ExportFile(transfer::ExportFile),
+    /// Make a volume of a file, or apply a difference to one
+    #[command(after_help = transfer::IMPORT_HELP)]
+    ImportFile(transfer::ImportFile),
 }
 
 #[derive(Args, Debug)]
@@ -308,7 +319,7 @@ pub struct VolumeCreate {
     pub if_not_exists: bool,
 }
 
-fn parse_block_size(text: &str) -> Result<BlockSize, String> {
+pub(super) fn parse_block_size(text: &str) -> Result<BlockSize, String> {
     let bytes: u32 = text
         .parse()
         .map_err(|_| "a block size is 512 or 4096 bytes".to_owned())?;

@@ -7,6 +7,7 @@ mod render;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod tree;
 mod verbs;
 
@@ -15,9 +16,10 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::Parser;
 
+use crate::admin::client::Client;
 use crate::daemon;
 use crate::error::{Error, ErrorKind, Result};
-use args::{Cli, Verb};
+use args::{Cli, Verb, VolumeVerb};
 use progress::{Shown, Stage};
 use render::Output;
 
@@ -97,6 +99,8 @@ fn perform(
     out: &mut dyn Write,
     stage: &mut Stage<'_>,
 ) -> std::result::Result<u8, Failure> {
+    let json = cli.global.json;
+    let client = || Client::new(cli.global.admin_socket());
     let output = match cli.verb {
         Verb::Serve(serve) => return Ok(daemon::serve(&cli.global, serve, out)?),
         Verb::Fsck(fsck) => {
@@ -110,22 +114,33 @@ fn perform(
                 EXIT_FINDINGS
             });
         }
-        verb => ask(&cli.global, verb, stage)?,
+        Verb::Diff(args) => {
+            transfer::diff(&client(), &args, json, out)?;
+            return Ok(EXIT_OK);
+        }
+        Verb::Volume(VolumeVerb::ExportFile(args)) => {
+            transfer::export_file(&client(), &args, json, out, stage)?;
+            return Ok(EXIT_OK);
+        }
+        Verb::Volume(VolumeVerb::ImportFile(args)) => {
+            transfer::import_file(&client(), &args, json, out, stage)?;
+            return Ok(EXIT_OK);
+        }
+        verb => ask(&client(), verb, stage)?,
     };
     output.print(cli.global.json, out)?;
     Ok(EXIT_OK)
 }
 
-fn ask(global: &args::Global, verb: Verb, stage: &mut Stage<'_>) -> Result<Output> {
-    let client = crate::admin::client::Client::new(global.admin_socket());
+fn ask(client: &Client, verb: Verb, stage: &mut Stage<'_>) -> Result<Output> {
     match verb {
-        Verb::Volume(verb) => verbs::volume(&client, verb, stage),
-        Verb::Snapshot(verb) => snapshots::snapshot(&client, verb),
-        Verb::Export(verb) => verbs::export(&client, verb),
-        Verb::Pool(verb) => verbs::pool(&client, verb),
-        Verb::Gc(verb) => snapshots::gc(&client, verb, stage),
-        Verb::Stats => verbs::stats(&client),
-        Verb::Status | Verb::Serve(_) | Verb::Fsck(_) => verbs::status(&client),
+        Verb::Volume(verb) => verbs::volume(client, verb, stage),
+        Verb::Snapshot(verb) => snapshots::snapshot(client, verb),
+        Verb::Export(verb) => verbs::export(client, verb),
+        Verb::Pool(verb) => verbs::pool(client, verb),
+        Verb::Gc(verb) => snapshots::gc(client, verb, stage),
+        Verb::Stats => verbs::stats(client),
+        Verb::Status | Verb::Serve(_) | Verb::Fsck(_) | Verb::Diff(_) => verbs::status(client),
     }
 }
 

@@ -32,6 +32,11 @@ impl<'a> Stage<'a> {
         Self { err, shown }
     }
 
+    /// For what is to be said although the answer goes elsewhere.
+    pub fn err(&mut self) -> &mut dyn Write {
+        self.err
+    }
+
     /// Begins to show how far `what` is.
     pub fn begin(&mut self, what: &str) -> Progress<'_> {
         let bar = match self.shown {

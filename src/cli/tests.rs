@@ -8,9 +8,9 @@ use super::args::Cli;
 use crate::admin::tests::Served;
 
 /// Exit code, stdout, stderr.
-type Ran = (u8, String, String);
+pub(super) type Ran = (u8, String, String);
 
-fn run(args: &[&str]) -> Ran {
+pub(super) fn run(args: &[&str]) -> Ran {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let args = std::iter::once("atoll")
         .chain(args.iter().copied())
@@ -23,7 +23,7 @@ fn run(args: &[&str]) -> Ran {
     )
 }
 
-fn at(served: &Served, line: &str) -> Ran {
+pub(super) fn at(served: &Served, line: &str) -> Ran {
     let path = served.path();
     let mut args = vec!["--admin", path.to_str().unwrap()];
     args.extend(line.split_whitespace());
@@ -82,7 +82,7 @@ fn every_verb_has_help_with_an_example_that_parses() {
     }
     let mut leaves = 0;
     visit(&Cli::command(), &[], &mut leaves);
-    assert_eq!(leaves, 28);
+    assert_eq!(leaves, 31);
     let (code, out, _) = run(&["--help"]);
     assert!(code == 0 && out.contains("Exit codes:"));
     assert_eq!(

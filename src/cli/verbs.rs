@@ -29,6 +29,9 @@ pub fn volume(client: &Client, verb: VolumeVerb, stage: &mut Stage<'_>) -> Resul
     match verb {
         VolumeVerb::Create(create) => create_volume(client, create),
         VolumeVerb::List(list) => snapshots::list(client, list),
+        VolumeVerb::ExportFile(_) | VolumeVerb::ImportFile(_) => Err(Error::internal(
+            "verbs that move content have no single answer",
+        )),
         VolumeVerb::Show { name } => client
             .get(&format!("/v1/volumes/{name}"))
             .map(|volume| render::volume(&volume))

@@ -4,11 +4,14 @@
 mod check;
 mod convert;
 mod failure;
+mod importing;
+mod imports;
 mod pools;
 mod portal;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod verbs;
 
 use std::collections::BTreeMap;
@@ -20,7 +23,7 @@ use atoll_backends::file::FilePool;
 use atoll_mapper::meta::MetaStore;
 use atoll_mapper::meta::rocks::{OpenMode, RocksMeta, RocksOptions};
 use atoll_mapper::types::InstanceId;
-use atoll_mapper::{ErrorKind as Below, GcConfig, Mapper, MapperConfig};
+use atoll_mapper::{ErrorKind as Below, GcConfig, Mapper, MapperConfig, VolumeHandle};
 use atoll_reactor::{CoreHandle, Runtime, RuntimeConfig, block_on};
 use uuid::Uuid;
 
@@ -32,6 +35,7 @@ use crate::name::ResourceName;
 use crate::units::ByteSize;
 
 pub use check::{Depth, fsck};
+use imports::Imports;
 use pools::Factory;
 use portal::Portal;
 
@@ -52,6 +56,9 @@ struct Engine {
     portal: Portal,
     /// Exports that are not served, and why.
     unserved: Mutex<BTreeMap<ResourceName, String>>,
+    imports: Imports,
+    /// Of resources whose content admins read or write, by their ids.
+    handles: Mutex<BTreeMap<Uuid, VolumeHandle>>,
     /// Held by whatever changes something: a change has several steps. True once stopping.
     stopped: tokio::sync::Mutex<bool>,
     /// Taken by the stop.
@@ -67,9 +74,13 @@ pub fn start(config: &Config) -> Result<Arc<dyn Control>> {
 
 fn start_engine(config: &Config) -> Result<Arc<Engine>> {
     let data = absolute(&config.data)?;
+    let imports = Imports::load(&data)?;
     let runtime = start_runtime(config)?;
     let meta = open_metadata(config, &data, &runtime)?;
-    let engine = block_on(compose(config, data, &runtime, meta))?;
+    let engine = block_on(compose(config, data, &runtime, meta, imports))?;
+    let volumes = block_on(engine.mapper.volumes()).map_err(|e| failure::of_mapper(&e))?;
+    let there = |id: Uuid| volumes.iter().any(|info| info.id.0 == *id.as_bytes());
+    engine.imports.retain(there);
     *lock(&engine.runtime) = Some(runtime);
     Ok(engine)
 }
@@ -150,6 +161,7 @@ async fn compose(
     data: PathBuf,
     runtime: &Runtime,
     meta: Arc<dyn MetaStore>,
+    imports: Imports,
 ) -> Result<Arc<Engine>> {
     let cores = runtime.cores().to_vec();
     let factory = Arc::new(Factory { data: data.clone() });
@@ -186,6 +198,8 @@ async fn compose(
             mapper,
             portal,
             unserved: Mutex::new(unserved),
+            imports,
+            handles: Mutex::default(),
             stopped: tokio::sync::Mutex::new(false),
             runtime: Mutex::default(),
         })),

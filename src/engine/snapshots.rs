@@ -78,7 +78,7 @@ impl Engine {
     pub(super) async fn take_snapshots(&self, members: Vec<SnapshotOf>) -> Result<Vec<Volume>> {
         let mut new = Vec::new();
         for SnapshotOf { volume, name } in &members {
-            self.writable(volume).await?;
+            self.check_whole(&self.writable(volume).await?)?;
             new.push(NewSnapshot {
                 id: new_id(),
                 volume: name_below(volume)?,
@@ -153,10 +153,13 @@ impl Engine {
                 .hint(format!("log out there, or `atoll export remove {volume}`")));
             }
         }
+        // What was imported into it goes; it is whole again.
+        self.imports.restart(Uuid::from_bytes(before.id.0)).await?;
         let done = self
             .mapper
             .rollback(name_below(&volume)?, name_below(&snapshot)?);
         let info = done.await.map_err(below)?;
+        self.imports.end(Uuid::from_bytes(info.id.0)).await?;
         if exported && info.row.size != before.row.size {
             self.portal.capacity_changed(&volume.iqn()).await?;
         }
@@ -182,8 +185,12 @@ impl Engine {
         request: CopyVolume,
     ) -> Result<Copying> {
         let CopyVolume { to, from } = request;
-        let total = self.info(&source).await?.row.size;
-        let room = self.writable(&to).await?.row.size;
+        let original = self.info(&source).await?;
+        self.check_whole(&original)?;
+        let total = original.row.size;
+        let target = self.writable(&to).await?;
+        self.check_whole(&target)?;
+        let room = target.row.size;
         if room < total || from > total {
             let [source, room] = [total, room].map(ByteSize::bytes);
             return Err(Error::invalid(format!(

@@ -42,7 +42,10 @@ impl Verbs {
     }
 
     /// Runs a change to its end, whether or not anybody waits for it.
-    fn change<T, F>(&self, verb: impl FnOnce(Arc<Engine>) -> F + Send + 'static) -> Answer<'_, T>
+    pub(super) fn change<T, F>(
+        &self,
+        verb: impl FnOnce(Arc<Engine>) -> F + Send + 'static,
+    ) -> Answer<'_, T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -63,7 +66,7 @@ impl Verbs {
         })
     }
 
-    fn ask<T, F>(&self, verb: impl FnOnce(Arc<Engine>) -> F) -> Answer<'_, T>
+    pub(super) fn ask<T, F>(&self, verb: impl FnOnce(Arc<Engine>) -> F) -> Answer<'_, T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
@@ -134,8 +137,9 @@ impl Engine {
         convert::volume(&info, Some(ByteSize::bytes(used)))
     }
 
-    async fn resize_volume(&self, name: ResourceName, size: ByteSize) -> Result<Volume> {
-        self.writable(&name).await?;
+    pub(super) async fn resize_volume(&self, name: ResourceName, size: ByteSize) -> Result<Volume> {
+        let id = self.writable(&name).await?.id;
+        self.imports.restart(Uuid::from_bytes(id.0)).await?;
         let resized = self.mapper.resize_volume(name_below(&name)?, size.get());
         let info = resized.await.map_err(below)?;
         if self.export_of(&name).await?.is_some() {
@@ -157,8 +161,9 @@ impl Engine {
     async fn delete_volume(&self, name: ResourceName) -> Result<VolumeKind> {
         let was = convert::volume(&self.info(&name).await?, None)?;
         was.check_unprotected()?;
+        lock(&self.handles).remove(&was.id);
         match self.mapper.delete_volume(name_below(&name)?).await {
-            Ok(()) => Ok(was.kind),
+            Ok(()) => self.imports.end(was.id).await.map(|()| was.kind),
             Err(error) => Err(self.in_use(error, &name).await),
         }
     }
@@ -179,7 +184,9 @@ impl Engine {
             let error = format!("volume {:?} is exported already", export.name.as_str());
             return Err(Error::new(ErrorKind::AlreadyExists, error));
         }
-        let kind = convert::kind(&self.info(&name).await?)?;
+        let info = self.info(&name).await?;
+        self.check_whole(&info)?;
+        let kind = convert::kind(&info)?;
         let read_only = read_only || kind == VolumeKind::Snapshot;
         let target = target_of(&self.mapper, &name, read_only).await?;
         let added = self

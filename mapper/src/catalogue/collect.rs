@@ -21,9 +21,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Pause after a failure.
-const RETRY_PAUSE: Duration = Duration::from_secs(10);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// Pause when what is to be done is being used.
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(200);
 /// Counts looked at in one go.
 const SCAN_ROWS: usize = 256;
 
@@ -35,6 +35,8 @@ pub(super) struct Collector {
     pub(super) unswept: RefCell<HashSet<PoolNumber>>,
     /// Pools in which leaked objects are to be looked for.
     pub(super) leaks_wanted: RefCell<HashSet<PoolNumber>>,
+    /// And in which they are.
+    pub(super) scanning: RefCell<HashSet<PoolNumber>>,
     /// Changes of a pool's tree and steps of its collector exclude each other.
     trees: RefCell<HashMap<PoolNumber, Rc<Gate>>>,
     /// Refs that somebody is about to name.
@@ -90,6 +92,7 @@ impl Catalogue {
 
     /// There may be something to collect in a pool.
     pub(crate) fn collect(self: &Rc<Self>, pool: PoolNumber) {
+        self.look_for_leaks(pool);
         if !self.collector.running.borrow_mut().insert(pool) {
             return;
         }
@@ -118,6 +121,9 @@ impl Catalogue {
 
     /// Does a part of what there is to do; false if there is nothing.
     async fn collect_something(self: &Rc<Self>, pool: PoolNumber) -> Result<bool> {
+        if !self.pools.borrow().contains_key(&pool) {
+            return Ok(false);
+        }
         let of_pool = |nodes: &std::collections::BTreeSet<NodeId>| {
             let tree = self.tree.borrow();
             let here = |node: &&NodeId| tree.get(**node).is_ok_and(|entry| entry.pool == pool);
@@ -137,16 +143,7 @@ impl Catalogue {
             self.merge(pool, node).await?;
             return Ok(true);
         }
-        if self.sweep_refs(pool).await? {
-            return Ok(true);
-        }
-        if self.collector.leaks_wanted.borrow_mut().remove(&pool) {
-            self.scan_leaks(pool).await.inspect_err(|_| {
-                self.collector.leaks_wanted.borrow_mut().insert(pool);
-            })?;
-            return Ok(true);
-        }
-        Ok(false)
+        self.sweep_refs(pool).await
     }
 
     /// Merges a node into its only child, as long as that is what is to be done with it.
@@ -280,16 +277,20 @@ impl Catalogue {
             (dead, deleted) = (dead + own.0, deleted + own.1);
         }
         let collector = &self.collector;
+        let scanning = !collector.scanning.borrow().is_empty();
         let tree = self.tree.borrow();
         Ok(GcStatus {
-            running: dead > 0 || !collector.running.borrow().is_empty(),
+            running: dead > 0 || scanning || !collector.running.borrow().is_empty(),
             dying_nodes: tree.dying().len() as u64,
             merging_nodes: tree.mergeable().len() as u64,
             dead_objects: dead,
             deleted_objects: deleted,
             deleted_nodes: collector.deleted_nodes.get(),
             merged_nodes: collector.merged_nodes.get(),
-            leaks: collector.leaks.get(),
+            leaks: LeakScan {
+                running: scanning,
+                ..collector.leaks.get()
+            },
             last_error: collector.last_error.borrow().clone(),
         })
     }
@@ -302,13 +303,6 @@ impl Catalogue {
             self.collector.leaks_wanted.borrow_mut().insert(pool);
             self.collect(pool);
         }
-        Ok(())
-    }
-
-    async fn scan_leaks(self: &Rc<Self>, _pool: PoolNumber) -> Result<()> {
-        let mut leaks = self.collector.leaks.get();
-        leaks.ended += 1;
-        self.collector.leaks.set(leaks);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod collect;
 mod copies;
 mod exports;
 mod faults;
+mod leaks;
 mod pools;
 mod snapshots;
 mod start;
@@ -87,6 +88,11 @@ pub(crate) struct PoolEntry {
     mark: Cell<Generation>,
     /// The highest mark that the pool itself has taken durably.
     kept: Cell<Generation>,
+    /// Generations from here on were never used before this run. As the catalogue has it: a pool whose own mark is higher
+    /// may have objects that this catalogue, if it is an old copy, does not know.
+    before: Generation,
+    /// Those below in which a head may go on, as the rows of all heads said when this run began.
+    resumable: RefCell<BTreeSet<Generation>>,
 }
 
 pub(crate) struct ResourceEntry {
@@ -113,6 +119,7 @@ pub(crate) struct Catalogue {
     /// Closed by who opens a resource.
     opening: Rc<Gate>,
     io_timeout: Duration,
+    page_memory: usize,
     next_node: Cell<u64>,
     next_pool: Cell<u64>,
     next_ref: Cell<u64>,

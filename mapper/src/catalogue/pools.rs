@@ -14,7 +14,7 @@ use crate::refs::Refs;
 use crate::types::{PoolNumber, ResourceName};
 use atoll_backends::{Capacity, Generation, ObjectSize, Pool, PoolId};
 use atoll_reactor::LocalFuture;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -142,6 +142,8 @@ impl Catalogue {
             _pool: pool,
             mark: Cell::new(own.max(kept)),
             kept: Cell::new(own.max(kept)),
+            before: kept,
+            resumable: RefCell::default(),
         })
     }
 
@@ -297,7 +299,10 @@ impl Catalogue {
 
     pub(crate) async fn remove_pool(self: &Rc<Self>, name: &ResourceName) -> Result<()> {
         let _verb = self.verb().await?;
-        let info = self.pool_by_name(name).await?;
+        let number = self.pool_by_name(name).await?.number;
+        // The leak scan adds dead objects before this, or sees that the pool is gone.
+        let _tree = self.lock_tree(number).await?;
+        let info = self.pool_info(number).await?;
         if info.volumes > 0 {
             return Err(Error::new(
                 ErrorKind::InUse,

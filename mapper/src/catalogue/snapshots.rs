@@ -6,9 +6,9 @@ use super::volumes::check_size;
 use super::{Catalogue, ResourceEntry, VolumeInfo, unix_seconds};
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{CountRow, Key, NameRow, NodeRow, NodeState, ResourceKind, ResourceRow};
+use crate::format::{Key, NameRow, NodeRow, NodeState, ResourceKind, ResourceRow};
 use crate::handle::on_core;
-use crate::meta::{Batch, Durability, get_row, require_row};
+use crate::meta::{Batch, Durability, require_row};
 use crate::types::{NodeId, PoolNumber, ResourceId, ResourceName};
 use crate::volume::{NewHead, new_node_rows};
 use atoll_backends::Generation;
@@ -460,13 +460,15 @@ impl Catalogue {
             let living = tree.nodes().filter(|(_, e)| e.state != NodeState::Dying);
             living.map(|(node, entry)| (node, entry.clone())).collect()
         };
+        let objects = self.all_objects().await?;
         let mut told = Vec::with_capacity(nodes.len());
         for (node, entry) in nodes {
             let resource = match entry.resource {
                 Some(id) => Some(self.info(id)?),
                 None => None,
             };
-            let own_bytes = self.node_objects(node).await? * self.object_bytes(entry.pool)?;
+            let named = objects.get(&node).copied().unwrap_or(0);
+            let own_bytes = named * self.object_bytes(entry.pool)?;
             told.push(TreeNode {
                 node,
                 parent: entry.parent,
@@ -520,12 +522,6 @@ impl Catalogue {
                 self.collect(pool);
             }
         }
-    }
-
-    /// Objects that a node's committed map names.
-    pub(super) async fn node_objects(&self, node: NodeId) -> Result<u64> {
-        let row: Option<CountRow> = get_row(&*self.meta, &Key::usage(node)).await?;
-        Ok(row.map_or(0, |row| u64::try_from(row.count).unwrap_or(0)))
     }
 
     /// Makes the rows durable that a cut of a volume has left to its next flush.

@@ -82,6 +82,7 @@ pub(crate) async fn start(
         collector: Default::default(),
         opening: Default::default(),
         io_timeout: config.io_timeout,
+        page_memory: config.page_memory,
         names: RefCell::default(),
         exports: RefCell::default(),
         faulted: RefCell::default(),
@@ -204,6 +205,12 @@ impl Catalogue {
         let mut trims = Vec::new();
         // A parent's number is lower than its children's.
         for (node, row) in rows {
+            if let Some(generation) = row.current
+                && row.run >= self.unclean
+                && let Some(entry) = self.pools.borrow().get(&row.pool)
+            {
+                entry.resumable.borrow_mut().insert(generation);
+            }
             if row.faulted {
                 self.faulted.borrow_mut().insert(node);
             }
@@ -235,12 +242,27 @@ impl Catalogue {
         let pools: Vec<PoolNumber> = self.pools.borrow().keys().copied().collect();
         for pool in pools {
             self.collector.unswept.borrow_mut().insert(pool);
-            if self.unclean == self.start {
+            if self.unclean == self.start && self.knows_all_of(pool) {
                 self.collector.leaks_wanted.borrow_mut().insert(pool);
             }
             self.collect(pool);
         }
         Ok(())
+    }
+
+    /// False if the pool says that generations were reserved of which the catalogue does not know: mostly because the
+    /// daemon died meanwhile, but it may be an old copy. Then nothing is taken for leaked unless somebody asks for it.
+    fn knows_all_of(&self, pool: PoolNumber) -> bool {
+        let pools = self.pools.borrow();
+        let Some(entry) = pools.get(&pool) else {
+            return false;
+        };
+        let knows = entry.mark.get() <= entry.before;
+        if !knows {
+            let name = &entry.row.name;
+            tracing::warn!(pool = %name, "the pool's mark is ahead of the catalogue's: leaked objects are not looked for, except by `atoll gc run`");
+        }
+        knows
     }
 
     /// Where a tree is at home: a plain volume as it was when it was made.

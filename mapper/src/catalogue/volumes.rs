@@ -174,7 +174,9 @@ impl Catalogue {
         ids.into_iter().map(|id| self.info(id)).collect()
     }
 
-    /// Bytes of objects that the resource's committed map, and those that it inherits from, name.
+    /// Bytes of the objects that the committed maps of the resource and of all that it inherits from name, at most what
+    /// all of the resource takes. It is an upper bound of what reading the resource can return: an object of an ancestor
+    /// counts although the resource, or a later ancestor, has another one, or a hole, at its place.
     pub(crate) async fn mapped_bytes(&self, id: ResourceId) -> Result<u64> {
         let row = self.row(id)?;
         let object = u64::from(self.info(id)?.object_size);
@@ -184,10 +186,7 @@ impl Catalogue {
                 .chain(tree.ancestors(row.node))
                 .collect()
         };
-        let mut objects = 0;
-        for node in chain {
-            objects += self.node_objects(node).await?;
-        }
+        let objects = self.objects_of(chain).await?;
         Ok((objects * object).min(row.size.next_multiple_of(object)))
     }
 

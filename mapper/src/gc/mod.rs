@@ -3,6 +3,7 @@
 //! **Invariant:** an object is deleted after the batch that dropped it is durable and the operations
 //! that began before have ended (M8). A crash repeats deletions, which is harmless.
 
+pub(crate) mod leaks;
 pub(crate) mod reap;
 
 use crate::core_state::{CoreState, core_state};

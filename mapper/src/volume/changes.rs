@@ -131,6 +131,13 @@ impl Differ {
                 if let Some(index) = ObjectIndex::new(number) {
                     self.index(index, offset).await?;
                 }
+                if self.changes.extents.len() > self.most {
+                    // An object can have many: the rest of them come with the next part.
+                    self.changes.extents.truncate(self.most);
+                    let last = self.changes.extents.last();
+                    self.changes.next = last.map(|last| last.offset + last.len);
+                    return Ok(self.changes);
+                }
             }
             match ObjectIndex::new(after) {
                 Some(next) => index = next,

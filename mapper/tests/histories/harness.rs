@@ -188,14 +188,19 @@ impl World {
 
     /// Nothing that was left breaks the format's rules.
     pub fn check(&mut self) {
+        let report = self.report();
+        assert!(report.is_clean(), "{:#?}", report.findings);
+    }
+
+    /// What a check says of what was left.
+    pub fn report(&mut self) -> fsck::Report {
         let (meta, pool) = (self.meta.clone(), self.pool.clone());
         let report = self.sim(1).block_on(async move {
             let store = pool.attach().await.expect("the pool is there");
             let pools = [(PoolNumber::FIRST, store)];
             fsck::check(&meta, &pools, fsck::Options::default(), &mut |_| {}).await
         });
-        let report = report.expect("the metadata store is readable");
-        assert!(report.is_clean(), "{:#?}", report.findings);
+        report.expect("the metadata store is readable")
     }
 
     /// The collector had nothing left to do: the pool has what is reachable, or stays with that.

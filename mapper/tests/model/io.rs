@@ -11,7 +11,9 @@ const MAX_PARALLEL: u64 = 8;
 
 impl Life {
     pub async fn round(&self) {
-        let Some(first) = self.pick(|_| true) else {
+        // What changes is mostly more worth looking at.
+        let wants_a_volume = self.random(0..4) > 0;
+        let Some(first) = self.pick(|model| !(model.is_snapshot && wants_a_volume)) else {
             return;
         };
         let mut used = vec![first];

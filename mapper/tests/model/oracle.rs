@@ -406,6 +406,16 @@ impl ResourceModel {
         possible
     }
 
+    /// What is seen here says nothing of other resources any more.
+    pub fn unshare(&mut self) {
+        for sector in self.sectors.values_mut() {
+            for version in &mut sector.0 {
+                let value = Value::OneOf(Choice::of(std::slice::from_ref(&version.value)));
+                version.value = value;
+            }
+        }
+    }
+
     /// Sectors whose content is known: that of none else is zeros, unless `None`.
     pub fn known(&self) -> BTreeMap<u64, Option<Content>> {
         let known = |state: &Sector| Value::one_of(&state.visible(NOW)).known();

@@ -159,9 +159,11 @@ impl Life {
         match &outcome {
             Ok(made) => {
                 assert_eq!(made.len(), begun.len());
-                for (info, snapshot) in made.iter().zip(&begun) {
+                for snapshot in &begun {
                     let size = self.with(&snapshot.volume, |model| model.size());
-                    assert_eq!(info.row.name.as_str(), snapshot.name);
+                    let mut made = made.iter();
+                    let info = made.find(|info| info.row.name.as_str() == snapshot.name);
+                    let info = info.expect("all that were asked for");
                     assert_eq!(info.row.size, size, "{}", snapshot.name);
                     assert_eq!(info.row.kind, ResourceKind::Snapshot);
                     self.shared.borrow_mut().is_snapshot(snapshot);
@@ -380,7 +382,7 @@ impl Life {
         match outcome {
             Ok(copied) => {
                 assert_eq!(copied.shared + copied.copied, bytes[2], "{copied:?}");
-                self.with(to, |model| model.acknowledge(&writing, false));
+                self.with(to, |model| model.acknowledge(&writing, true));
             }
             Err(error) => {
                 self.expect_fault(&error, &[from, to]).await;

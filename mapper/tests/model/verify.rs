@@ -120,11 +120,17 @@ impl Life {
                 sectors.all(|(sector, bytes)| model.allows(sector, bytes))
             })
         };
-        let place = match possible.len() {
-            1 => 0,
-            _ => possible.iter().position(agrees).unwrap_or(0),
-        };
-        possible.swap_remove(place)
+        if possible.len() == 1 {
+            return possible.remove(0);
+        }
+        let place = possible.iter().position(agrees).unwrap_or(0);
+        let is_sure = possible.iter().filter(|model| agrees(model)).count() < 2;
+        let mut one = possible.swap_remove(place);
+        if !is_sure {
+            // What it shares with others in one case says nothing of them in the other.
+            one.unshare();
+        }
+        one
     }
 }
 

@@ -130,6 +130,7 @@ impl Catalogue {
             self.add_node(Some(old_head), volume, ByteSize::default());
             let of = self.volume(volume)?;
             let id = self.new_id();
+            self.copy_content(of.id, id);
             self.insert(Volume {
                 name: name.clone(),
                 id,
