@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const VOLUME_BYTES: u64 = 512 << 20;
 const ROUNDS: u64 = 5;
-const SPAN: Duration = Duration::from_secs(1);
+const SPAN: Duration = Duration::from_secs(2);
 
 pub fn run(_: &super::pebibyte::Pebibyte) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
