@@ -69,12 +69,14 @@ struct Part {
 }
 
 impl Catalogue {
-    /// Snapshots of several volumes, all of one instant, which exist all or none.
+    /// Snapshots of several volumes, all of one instant, which exist all or none; in the order in which they were asked
+    /// for.
     pub(crate) async fn create_snapshots(
         self: &Rc<Self>,
         new: Vec<NewSnapshot>,
     ) -> Result<Vec<VolumeInfo>> {
         let _verb = self.verb().await?;
+        let asked: Vec<ResourceId> = new.iter().map(|new| new.id).collect();
         let mut parts = self.parts_of_cut(new).await?;
         // In the order of the volumes, so that two cuts never wait for each other.
         parts.sort_unstable_by_key(|part| part.id);
@@ -123,12 +125,10 @@ impl Catalogue {
             rows.push((part.new.id, row));
         }
         self.meta.commit(batch, Durability::Synced).await?;
-        rows.into_iter()
-            .map(|(id, row)| {
-                self.add_resource(id, row);
-                self.info(id)
-            })
-            .collect()
+        for (id, row) in rows {
+            self.add_resource(id, row);
+        }
+        asked.into_iter().map(|id| self.info(id)).collect()
     }
 
     /// Checks what is asked for, and opens the volumes.

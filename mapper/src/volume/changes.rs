@@ -108,6 +108,7 @@ pub(crate) async fn changes(
 impl Differ {
     async fn run(mut self, offset: u64) -> Result<Changes> {
         let until = now() + CALL_TIME;
+        let mut looked = false;
         let object = u64::from(self.pool.object_size.bytes());
         let Some(mut index) = ObjectIndex::new(offset / object) else {
             return Ok(self.changes);
@@ -118,14 +119,16 @@ impl Differ {
             if first >= end {
                 break;
             }
-            if now() >= until || self.changes.extents.len() >= self.most {
-                self.changes.next = Some(first * object);
+            // A part goes on by a page at least, however slow the machine is.
+            if (now() >= until && looked) || self.changes.extents.len() >= self.most {
+                self.changes.next = Some((first * object).max(offset));
                 return Ok(self.changes);
             }
+            looked = true;
             let after = page.index(0).get() + ENTRIES_PER_PAGE as u64;
             for number in first..after.min(end) {
                 if self.changes.extents.len() >= self.most {
-                    self.changes.next = Some(number * object);
+                    self.changes.next = Some((number * object).max(offset));
                     return Ok(self.changes);
                 }
                 if let Some(index) = ObjectIndex::new(number) {

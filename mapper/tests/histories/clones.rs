@@ -158,7 +158,7 @@ fn a_clone_shows_zeros_where_it_was_cut_off_and_where_it_is_larger() {
 }
 
 async fn assert_grown(clone: &VolumeHandle, inside: u64, seed: u64) {
-    let second = if seed % 2 == 0 { 2 } else { 1 };
+    let second = if seed.is_multiple_of(2) { 2 } else { 1 };
     assert_eq!(read_everywhere(clone, 0, inside - 2 * BLOCK).await, 1);
     assert_eq!(
         read_everywhere(clone, inside - 2 * BLOCK, BLOCK).await,
