@@ -97,8 +97,14 @@ fn unhindered(scratch: &Scratch) -> Result<Vec<Check>> {
     let rate = |collected: &Collected| per_second(OBJECTS as f64 / collected.seconds);
     let most = merge.resident.max(deletion.resident);
     Ok(vec![
-        Check::told("1 Mi objects of a deleted snapshot, no limit: entries merged", rate(&merge)),
-        Check::told("1 Mi objects of a deleted volume, no limit: objects deleted", rate(&deletion)),
+        Check::told(
+            "1 Mi objects of a deleted snapshot, no limit: entries merged",
+            rate(&merge),
+        ),
+        Check::told(
+            "1 Mi objects of a deleted volume, no limit: objects deleted",
+            rate(&deletion),
+        ),
         Check::at_most(
             "more memory meanwhile",
             most.saturating_sub(before) as f64,

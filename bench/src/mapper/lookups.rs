@@ -54,7 +54,7 @@ pub fn run(pebibyte: &Pebibyte) -> Result<Vec<Check>> {
             .zip(alone)
             .map(|(both, one)| both / one)
             .collect();
-        let what = format!("look-ups in {} MiB of pages", pages * PAGE_BYTES >> 20);
+        let what = format!("look-ups in {} MiB of pages", (pages * PAGE_BYTES) >> 20);
         if pages == IN_CACHES {
             for (rates, place) in [(home, "home core"), (other, "other core")] {
                 let what = format!("{what}, {place}");
