@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help deps build run test soak fuzz bench lint
+.PHONY: help deps build run test soak fuzz bench bench-mapper lint
 
 CARGO ?= cargo
 PROFILE ?= release
@@ -41,6 +41,9 @@ fuzz: deps ## every parser under libFuzzer, 30 s each (ATOLL_FUZZ_SECONDS)
 
 bench: deps ## measurements
 	$(CARGO) run --release --locked --package atoll-bench
+
+bench-mapper: deps ## sizes of maps, times of verbs, clones, the collector, scale: each beside its limit (10 minutes, 3 GB in TMPDIR)
+	$(CARGO) run --release --locked --package atoll-bench -- mapper
 
 lint: deps ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

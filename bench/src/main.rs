@@ -3,12 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod load;
+mod mapper;
 mod world;
 
 use atoll_reactor::runtime::available_cpus;
 use atoll_reactor::sim::Sim;
 use atoll_reactor::{Runtime, RuntimeConfig, block_on, cores};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use load::{Case, Operation, Place, Until};
 use std::process::ExitCode;
@@ -23,7 +24,10 @@ const DEPTHS: [usize; 2] = [1, 32];
 
 /// Measures operations of a volume in this process, on the first two CPUs that it may use.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Rounds that count; one more is run before them.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -39,8 +43,16 @@ struct Arguments {
     only: String,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    Mapper(mapper::Arguments),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Mapper(arguments)) = &arguments.command {
+        return mapper::run(arguments);
+    }
     let groups = groups(&arguments.only);
     if let Some(operations) = arguments.simulated {
         Sim::new(1, 2).block_on(async move {

@@ -89,6 +89,17 @@ impl VolumeHandle {
         self.told(outcome.await)
     }
 
+    /// For measurements: looks `count` random entries below `objects` up, as reads on this core do whose pages are
+    /// resident; gives how many of them name an object. One turn.
+    #[doc(hidden)]
+    pub async fn probe(&self, objects: u64, count: u64, seed: u64) -> Result<u64> {
+        let state = core_state()?;
+        Ok(match self.here(&state).await? {
+            Here::Home(volume) => volume.probe(objects, count, seed),
+            Here::Outpost(outpost) => outpost.probe(objects, count, seed),
+        })
+    }
+
     /// Writes at an offset. Durable when it returns with `fua`, after a later flush otherwise.
     pub async fn write(&self, offset: u64, data: SharedBuf, fua: bool) -> Result<()> {
         let counters = self.shared.counters_here();

@@ -18,6 +18,7 @@ pub(crate) mod outpost;
 mod partials;
 mod peers;
 mod pieces;
+mod probe;
 mod resize;
 mod share;
 mod switch;

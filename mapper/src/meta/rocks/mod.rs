@@ -17,7 +17,7 @@ use crossbeam::queue::SegQueue;
 use open::{DirectoryLock, Opened, from_rocks};
 use queue::WorkQueue;
 use reader::{Read, SnapshotId, SnapshotWork, Work};
-use rocksdb::{DB, WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch, WriteOptions, properties};
 use space::{FileSystem, Limits, Space};
 #[allow(
     clippy::disallowed_types,
@@ -29,6 +29,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use writer::{Commit, CommitQueue, Engine, Writer};
 
+/// Sizes of the database, in bytes, at which a stop rewrites it without what later rows have replaced: below it is not
+/// worth it, above it would take too long.
+const COMPACT_AT_STOP: std::ops::RangeInclusive<u64> = 1 << 20..=32 << 20;
 /// Reads that wait for a thread; further callers wait until there is room.
 const MAX_QUEUED_READS: usize = 1024;
 
@@ -278,7 +281,15 @@ impl Rocks {
             return Ok(());
         }
         let flushed = self.db.flush();
-        flushed.map_err(|error| from_rocks("flush of the metadata store", error))
+        flushed.map_err(|error| from_rocks("flush of the metadata store", error))?;
+        let size = self.db.property_int_value(properties::TOTAL_SST_FILES_SIZE);
+        // A size that is not told, or a failure, only leaves it as large as it is.
+        if let Ok(Some(size)) = size
+            && COMPACT_AT_STOP.contains(&size)
+        {
+            self.db.compact_range::<&[u8], &[u8]>(None, None);
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::format::{CounterRow, Key, KeyRange, Row};
 use crate::meta::contract::Rig;
 use crate::meta::get_row;
-use crate::types::NodeId;
+use crate::types::{NodeId, PoolNumber};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{BufRead, BufReader};
@@ -141,6 +141,30 @@ fn a_store_open_for_reading_reads_the_log_and_refuses_commits() {
     assert_eq!(pairs.expect("a scan").len(), 1);
     block_on(reader.close()).expect("closed");
     assert!(!copy.path().join("ballast.new").exists());
+}
+
+#[test]
+fn a_stop_rewrites_a_small_database_without_what_was_deleted() {
+    const ROWS: u64 = 4096;
+    let record = |row: u64| Key::store_record(PoolNumber::FIRST, &row.to_be_bytes());
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), OpenMode::Create).expect("a new store");
+    let mut written = Batch::new();
+    let mut deleted = Batch::new();
+    for row in 0..ROWS {
+        written.put(record(row), [0x5a; 1024]);
+        deleted.delete(record(row));
+    }
+    let used = |store: &RocksMeta| block_on(store.status()).expect("its size").bytes_used;
+    block_on(store.commit(written, Durability::Synced)).expect("written");
+    assert!(used(&store) > ROWS * 1024);
+    block_on(store.commit(deleted, Durability::Synced)).expect("deleted");
+    commit(&store, 1).expect("another row");
+    block_on(store.close()).expect("it closes");
+    drop(store);
+    let store = open(directory.path(), OpenMode::Existing).expect("it opens");
+    assert!(used(&store) < 100_000, "{} bytes are left", used(&store));
+    assert_eq!(read(&store, 1).expect("read"), Some(1));
 }
 
 /// The files as a killed process would leave them: no commit is under way.

@@ -34,7 +34,7 @@ impl Outpost {
     }
 
     /// The entry as it is now, if its page is here and in use.
-    pub(super) fn resident(&self, index: ObjectIndex) -> Option<Entry> {
+    pub(in crate::volume) fn resident(&self, index: ObjectIndex) -> Option<Entry> {
         let (page_no, slot) = page_of(index);
         let mut pages = self.pages.borrow_mut();
         let page = pages.get(&page_no)?;
