@@ -51,7 +51,9 @@ impl Life {
         }
         self.check_tree().await;
         self.check_garbage().await;
-        if std::env::var("U").is_ok() {self.check_usage().await;}
+        if std::env::var("U").is_ok() {
+            self.check_usage().await;
+        }
         self.check_changes().await;
     }
 
@@ -90,7 +92,9 @@ impl Life {
         let listed = store.list(None, MAX_LISTED).await.expect("listed");
         assert!(listed.next.is_none(), "more objects than were thought of");
         let swept = fsck::garbage(&*self.meta, PoolNumber::FIRST).await;
-        let left = swept.expect("the store is sound").left_to_do(&listed.objects);
+        let left = swept
+            .expect("the store is sound")
+            .left_to_do(&listed.objects);
         assert!(left.is_empty(), "{left:#?}");
     }
 
@@ -186,6 +190,9 @@ pub fn check_stores(sim: &mut Sim, meta: SimMeta, pool: Arc<dyn Pool>) {
         report
     });
     let report = report.expect("the metadata store is readable");
-    let mut report = report; report.findings.retain(|f| f.kind != fsck::FindingKind::Depth && f.severity == fsck::Severity::Error);
+    let mut report = report;
+    report
+        .findings
+        .retain(|f| f.kind != fsck::FindingKind::Depth && f.severity == fsck::Severity::Error);
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
