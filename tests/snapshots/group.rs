@@ -121,7 +121,7 @@ fn in_snapshots_of_a_group_no_write_is_there_without_the_one_that_was_answered_b
                 "group {group}, writer {index}: {first} and {second}, of {least} to {most}"
             );
         }
-        sessions.map(Initiator::logout);
+        sessions.into_iter().for_each(Initiator::logout);
         if group % 2 == 0 {
             delete(&daemon, &a);
             delete(&daemon, &b);
