@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::forest::{Begun, Forest, Verb};
-use super::{add_pool, collect, nothing_is_left_over};
+use super::{NOTHING, add_pool, collect, fsck_deep};
 
 const VOLUMES: u64 = 3;
 /// Of these volumes, so many are written to at a time.
@@ -61,7 +61,9 @@ fn verbs_that_a_kill_meets_are_done_or_not_and_what_was_answered_before_is() {
         let mut command = daemon.command(&args);
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("setpriv");
-        writers[0].wait_for(rng.random_range(0..60));
+        // As likely to be few as many.
+        let writes = rng.random_range(0..=1 << rng.random_range(0..=5));
+        writers[0].wait_for(writes);
         let options = daemon.kill();
         let output = child.wait_with_output().expect("it ends");
         for failure in writers.into_iter().flat_map(|writers| writers.join()) {
@@ -98,5 +100,5 @@ fn verbs_that_a_kill_meets_are_done_or_not_and_what_was_answered_before_is() {
     assert_eq!(usage["mapped"], 0, "{usage}");
     let (options, status) = daemon.stop();
     assert!(status.success(), "{status}");
-    nothing_is_left_over(&options.data);
+    assert_eq!(fsck_deep(&options.data), NOTHING);
 }

@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{add_pool, collect, delete, login, nothing_is_left_over};
+use super::{NOTHING, add_pool, collect, delete, fsck_deep, login};
 
 const VOLUME_MIB: u64 = 8;
 const SESSIONS: u64 = 4;
@@ -80,7 +80,7 @@ fn a_snapshot_under_load_is_one_instant_and_never_changes_whatever_is_deleted_be
 
     let (options, status) = daemon.stop();
     assert!(status.success(), "{status}");
-    nothing_is_left_over(&options.data);
+    assert_eq!(fsck_deep(&options.data), NOTHING);
     let daemon = Daemon::start(options);
     look(&load, daemon.iscsi());
 }
