@@ -62,7 +62,8 @@ fn verbs_that_a_kill_meets_are_done_or_not_and_what_was_answered_before_is() {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("setpriv");
         // As likely to be few as many.
-        let writes = rng.random_range(0..=1 << rng.random_range(0..=5));
+        let most = 1 << rng.random_range(0..=5);
+        let writes = rng.random_range(0..=most);
         writers[0].wait_for(writes);
         let options = daemon.kill();
         let output = child.wait_with_output().expect("it ends");
