@@ -35,7 +35,7 @@ fn was_answered(verb: &Begun, output: &Output) -> bool {
 
 #[test]
 fn verbs_that_a_kill_meets_are_done_or_not_and_what_was_answered_before_is() {
-    let rounds = if soak() { 400 } else { 6 };
+    let rounds = if soak() { 400 } else { 8 };
     let seed = seed();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let scratch = Scratch::new();
