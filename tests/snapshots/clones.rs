@@ -10,7 +10,7 @@ use atoll_e2e::{Daemon, Options, Scratch, process, seed, soak, tools};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{add_pool, collect, delete, nothing_is_left_over};
+use super::{NOTHING, add_pool, collect, delete, fsck_deep};
 
 const CLONES: u64 = 8;
 const VOLUME_BYTES: u64 = 6 << 20;
@@ -118,5 +118,8 @@ fn clones_of_an_image_diverge_and_keep_what_was_flushed_and_snapshotted_through_
     collect(&daemon);
     let (options, status) = daemon.stop();
     assert!(status.success(), "{status}");
-    nothing_is_left_over(&options.data);
+    let mut findings = fsck_deep(&options.data);
+    // Nodes without a name that several clones inherit from, which is no garbage.
+    findings.retain(|kind| kind != "collecting");
+    assert_eq!(findings, NOTHING);
 }

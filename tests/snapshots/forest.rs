@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_e2e::Daemon;
 use atoll_e2e::initiator::SECTOR;
-use atoll_e2e::verify::{Cut, Fork, Image, Load, Tag, verify, verify_image, verify_one_of};
+use atoll_e2e::verify::{
+    Cut, Fork, Image, Load, Tag, verify, verify_image, verify_one_of, verify_torn,
+};
 use rand::Rng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand_chacha::ChaCha8Rng;
@@ -114,11 +116,13 @@ pub struct Forest {
     /// Volumes that sessions write to.
     busy: BTreeSet<String>,
     numbers: u64,
+    /// Crashes may tear writes at sectors.
+    torn: bool,
 }
 
 impl Forest {
     /// New volumes in the pool `small`.
-    pub fn new(daemon: &Daemon, volumes: u64, seed: u64) -> Self {
+    pub fn new(daemon: &Daemon, volumes: u64, seed: u64, torn: bool) -> Self {
         let new = |number: u64| {
             let (name, sectors) = (format!("v{number}"), 8 * SIZES.end() * (3 + number) / 5);
             let sectors = sectors.next_multiple_of(8);
@@ -132,6 +136,7 @@ impl Forest {
             snapshots: BTreeMap::new(),
             busy: BTreeSet::new(),
             numbers: 0,
+            torn,
         }
     }
 
@@ -355,7 +360,10 @@ impl Forest {
         let all: BTreeSet<String> = all.collect();
         assert_eq!(Self::names(daemon), all);
         for load in self.volumes.values() {
-            verify(load, daemon.iscsi());
+            match self.torn {
+                true => verify_torn(load, daemon.iscsi()),
+                false => verify(load, daemon.iscsi()),
+            }
         }
         for (name, image) in &mut self.snapshots {
             verify_image(image, name, daemon.iscsi());

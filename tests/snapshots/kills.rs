@@ -1,15 +1,17 @@
-//! `kill -9` in the middle of verbs, under initiators that write: what was answered is done, what was not is done or
-//! not, and no half of it.
+//! `kill -9` and power losses in the middle of verbs, under initiators that write: what was answered is done, what was
+//! not is done or not, and no half of it.
 
 use std::process::{Output, Stdio};
 
 use atoll_e2e::daemon::fsck;
+use atoll_e2e::powerfs::PowerFs;
+use atoll_e2e::verify::{Load, Writers};
 use atoll_e2e::{Daemon, Options, Scratch, seed, soak};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::forest::{Begun, Forest, Verb};
-use super::{add_pool, collect, nothing_is_left_over};
+use super::{NOTHING, add_pool, collect, fsck_deep};
 
 const VOLUMES: u64 = 3;
 /// Of these volumes, so many are written to at a time.
@@ -23,7 +25,7 @@ fn run(daemon: &Daemon, verb: &Verb) {
     daemon.run(&args);
 }
 
-/// Whether a verb was answered before the daemon was killed.
+/// Whether a verb was answered before the crash.
 fn was_answered(verb: &Begun, output: &Output) -> bool {
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
@@ -33,18 +35,78 @@ fn was_answered(verb: &Begun, output: &Output) -> bool {
     }
 }
 
+/// How a daemon ends.
+enum Crash {
+    Kill,
+    Power(PowerFs),
+}
+
+impl Crash {
+    fn happen(&mut self, daemon: Daemon, writers: Vec<Writers>) -> Options {
+        let options = match self {
+            Crash::Kill => daemon.kill(),
+            Crash::Power(fs) => {
+                let survival = fs.lose_power();
+                eprintln!("{survival:?} of what was not synced survived");
+                daemon.kill()
+            }
+        };
+        for failure in writers.into_iter().flat_map(Writers::join) {
+            let power = matches!(self, Crash::Power(_));
+            assert!(
+                power || failure.is_disconnect(),
+                "refused before the kill: {failure}"
+            );
+        }
+        if let Crash::Power(fs) = self {
+            fs.restore_power().unwrap_or_else(|e| panic!("{e}"));
+        }
+        options
+    }
+
+    /// Whether writes may be torn at sectors.
+    fn tears(&self) -> bool {
+        matches!(self, Crash::Power(_))
+    }
+}
+
 #[test]
 fn verbs_that_a_kill_meets_are_done_or_not_and_what_was_answered_before_is() {
-    let rounds = if soak() { 400 } else { 6 };
+    let rounds = if soak() { 400 } else { 8 };
     let seed = seed();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let scratch = Scratch::new();
-    let mut daemon = Daemon::start(Options::in_dir(scratch.path()).arg("--cores").arg("0,1"));
+    let options = Options::in_dir(scratch.path()).arg("--cores").arg("0,1");
+    survives(options, Crash::Kill, rounds, seed);
+}
+
+#[test]
+fn verbs_that_a_power_loss_meets_are_done_or_not_and_what_was_answered_before_is() {
+    let rounds = if soak() { 400 } else { 8 };
+    let seed = seed();
+    let scratch = Scratch::new();
+    let fs = match PowerFs::mount(&scratch.dir("mnt"), seed) {
+        Ok(fs) => fs,
+        Err(error) => return eprintln!("skipped: FUSE cannot be used here: {error}"),
+    };
+    // That file system has no sockets.
+    let socket = scratch.path().join("admin.sock");
+    let options = Options {
+        data: fs.path().join("data"),
+        ..Options::in_dir(scratch.path())
+    };
+    let options = options.arg("--admin").arg(socket.display().to_string());
+    let options = options.arg("--cores").arg("0,1");
+    survives(options, Crash::Power(fs), rounds, seed);
+}
+
+fn survives(options: Options, mut crash: Crash, rounds: u64, seed: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut daemon = Daemon::start(options);
     add_pool(&daemon, "64K");
-    let mut forest = Forest::new(&daemon, VOLUMES, seed);
+    let mut forest = Forest::new(&daemon, VOLUMES, seed, crash.tears());
     for round in 0..rounds {
         let loads = forest.occupy(WRITTEN, &mut rng);
-        let start = |load: &atoll_e2e::verify::Load| load.start(daemon.iscsi(), rng.random());
+        let start = |load: &Load| load.start(daemon.iscsi(), rng.random());
         let writers: Vec<_> = loads.iter().map(start).collect();
         for _ in 0..rng.random_range(1..5) {
             let verb = forest.choose(&daemon, &mut rng);
@@ -61,19 +123,16 @@ fn verbs_that_a_kill_meets_are_done_or_not_and_what_was_answered_before_is() {
         let mut command = daemon.command(&args);
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("setpriv");
-        writers[0].wait_for(rng.random_range(0..60));
-        let options = daemon.kill();
+        // As likely to be few as many.
+        let most = 1 << rng.random_range(0..=5);
+        let writes = rng.random_range(0..=most);
+        writers[0].wait_for(writes);
+        let options = crash.happen(daemon, writers);
         let output = child.wait_with_output().expect("it ends");
-        for failure in writers.into_iter().flat_map(|writers| writers.join()) {
-            assert!(
-                failure.is_disconnect(),
-                "round {round}: refused before the kill: {failure}"
-            );
-        }
         forest.vacate();
         let answered = was_answered(&begun, &output);
         eprintln!(
-            "round {round}: killed, answered {answered}: {:?}",
+            "round {round}: crash, answered {answered}: {:?}",
             begun.verb()
         );
         fsck(&options.data);
@@ -98,5 +157,5 @@ fn verbs_that_a_kill_meets_are_done_or_not_and_what_was_answered_before_is() {
     assert_eq!(usage["mapped"], 0, "{usage}");
     let (options, status) = daemon.stop();
     assert!(status.success(), "{status}");
-    nothing_is_left_over(&options.data);
+    assert_eq!(fsck_deep(&options.data), NOTHING);
 }

@@ -46,7 +46,7 @@ impl Oracle {
 
     /// The volume has become what a snapshot is, durably.
     pub fn roll_back(&mut self, image: &Image) {
-        self.sectors = image.as_from_the_start();
+        self.sectors = image.since_the_start();
     }
 
     /// The volume has another size, durably; what it gained reads as zeros.
@@ -60,14 +60,14 @@ impl Image {
         self.sectors.len() as u64
     }
 
-    fn as_from_the_start(&self) -> Vec<Versions> {
-        self.sectors.iter().map(Versions::from_the_start).collect()
+    fn since_the_start(&self) -> Vec<Versions> {
+        self.sectors.iter().map(Versions::since_the_start).collect()
     }
 
     /// Of a volume that begins as this snapshot is: the `number`th of its tree, the first one being 0.
     pub fn volume(&self, number: u64) -> Oracle {
         let mut oracle = Oracle::new(self.tag, 0);
-        oracle.sectors = self.as_from_the_start();
+        oracle.sectors = self.since_the_start();
         oracle.last_sequence = Sequence(number * NUMBERS);
         oracle
     }

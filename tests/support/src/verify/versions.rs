@@ -231,7 +231,7 @@ impl Versions {
     }
 
     /// The same as what was there from the beginning on, durably: one of these, nobody has looked which.
-    pub(super) fn from_the_start(&self) -> Versions {
+    pub(super) fn since_the_start(&self) -> Versions {
         let start = Moment::START;
         let rebased = self.0.iter().map(|version| Version {
             latest: start,
