@@ -1,12 +1,13 @@
 //! A pool as one core sees it: its store, the generations that this core may hand out, and the
 //! objects that wait for deletion.
 
-use crate::catalogue::ChunkSource;
+use crate::catalogue::{ChunkSource, catalogue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gc::DeadQueue;
+use crate::handle::tell;
 use crate::local::WaitQueue;
 use crate::refs::Refs;
-use crate::types::PoolNumber;
+use crate::types::{PoolNumber, RefId};
 use atoll_backends::{Generation, ObjectSize, ObjectStore};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,6 +23,19 @@ pub(crate) struct PoolContext {
     pub(crate) generations: Generations,
     pub(crate) dead: DeadQueue,
     pub(crate) refs: Refs,
+}
+
+impl PoolContext {
+    /// Fewer name these refs than before, durably: the collector looks whether any does.
+    pub(crate) fn refs_dropped(&self, ids: impl IntoIterator<Item = RefId>) {
+        self.refs.dropped(ids);
+        let number = self.number;
+        tell(&self.generations.source.catalogue, move || async move {
+            if let Ok(catalogue) = catalogue() {
+                catalogue.collect(number);
+            }
+        });
+    }
 }
 
 /// Hands out fresh generations of one pool on one core.

@@ -17,6 +17,8 @@ use crate::volume::{merge_pages, unlink};
 use atoll_reactor::{sleep, spawn_detached, timeout};
 use hashbrown::{HashMap, HashSet};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ const SCAN_ROWS: usize = 256;
 #[derive(Default)]
 pub(super) struct Collector {
     running: RefCell<HashSet<PoolNumber>>,
+    /// Pools in which something came to be done while it ran.
+    again: RefCell<HashSet<PoolNumber>>,
     /// Pools whose refs were not all looked at since the start.
     pub(super) unswept: RefCell<HashSet<PoolNumber>>,
     /// Pools in which leaked objects are to be looked for.
@@ -94,6 +98,7 @@ impl Catalogue {
     pub(crate) fn collect(self: &Rc<Self>, pool: PoolNumber) {
         self.look_for_leaks(pool);
         if !self.collector.running.borrow_mut().insert(pool) {
+            self.collector.again.borrow_mut().insert(pool);
             return;
         }
         let catalogue = self.clone();
@@ -102,8 +107,11 @@ impl Catalogue {
                 if catalogue.stopping.get() {
                     break;
                 }
+                catalogue.collector.again.borrow_mut().remove(&pool);
                 match catalogue.collect_something(pool).await {
                     Ok(true) => {}
+                    // Perhaps where it had looked before.
+                    Ok(false) if catalogue.collector.again.borrow().contains(&pool) => {}
                     // In the turn in which nothing was left to do.
                     Ok(false) => break,
                     Err(error) if error.kind() == ErrorKind::Busy => sleep(BUSY_PAUSE).await,
@@ -124,26 +132,48 @@ impl Catalogue {
         if !self.pools.borrow().contains_key(&pool) {
             return Ok(false);
         }
-        let of_pool = |nodes: &std::collections::BTreeSet<NodeId>| {
+        let next = |nodes: &BTreeSet<NodeId>, after: Option<NodeId>| {
             let tree = self.tree.borrow();
             let here = |node: &&NodeId| tree.get(**node).is_ok_and(|entry| entry.pool == pool);
-            nodes.iter().find(here).copied()
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut rest = nodes.range((from, Bound::Unbounded));
+            rest.find(here).copied()
         };
-        let dying = of_pool(self.tree.borrow().dying());
-        if let Some(node) = dying {
+        // What fails is tried again when nothing else is to do: one volume must not keep the space of all others.
+        let mut failed = None;
+        let mut after = None;
+        loop {
+            let dying = next(self.tree.borrow().dying(), after);
+            let Some(node) = dying else { break };
             let home = self.home(node)?;
-            on_core(&home, move || reap_node(pool, node)).await?;
-            self.tree.borrow_mut().remove(node);
-            let deleted = &self.collector.deleted_nodes;
-            deleted.set(deleted.get() + 1);
+            match on_core(&home, move || reap_node(pool, node)).await {
+                Ok(()) => {
+                    self.tree.borrow_mut().remove(node);
+                    let deleted = &self.collector.deleted_nodes;
+                    deleted.set(deleted.get() + 1);
+                    return Ok(true);
+                }
+                Err(error) => failed = Some(error),
+            }
+            after = Some(node);
+        }
+        let mut after = None;
+        loop {
+            let mergeable = next(self.tree.borrow().mergeable(), after);
+            let Some(node) = mergeable else { break };
+            if self.stopping.get() {
+                return Ok(false);
+            }
+            match self.merge(pool, node).await {
+                Ok(()) => return Ok(true),
+                Err(error) => failed = Some(error),
+            }
+            after = Some(node);
+        }
+        if self.sweep_refs(pool).await? {
             return Ok(true);
         }
-        let mergeable = of_pool(self.tree.borrow().mergeable());
-        if let Some(node) = mergeable {
-            self.merge(pool, node).await?;
-            return Ok(true);
-        }
-        self.sweep_refs(pool).await
+        failed.map_or(Ok(false), Err)
     }
 
     /// Merges a node into its only child, as long as that is what is to be done with it.
@@ -196,6 +226,8 @@ impl Catalogue {
 
     /// Gives free what refs are that nobody names any more.
     async fn sweep_refs(self: &Rc<Self>, pool: PoolNumber) -> Result<bool> {
+        // A copy names refs that it has found in a map: none of these goes before it has.
+        let _tree = self.lock_tree(pool).await?;
         if self.collector.unswept.borrow_mut().remove(&pool) {
             let mut rows = Cursor::new(KeyRange::counts_of(pool));
             loop {

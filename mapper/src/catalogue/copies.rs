@@ -10,9 +10,10 @@ use crate::meta::{Batch, Durability};
 use crate::types::{NodeId, PoolNumber, RefId, ResourceName};
 use crate::volume::{Changes, Lines, Segments, Share, Side, changes};
 use atoll_backends::ObjectIndex;
-use atoll_reactor::{Buf, SharedBuf};
+use atoll_reactor::{Buf, SharedBuf, sleep, spawn_detached};
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What became of a range that was copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -27,6 +28,9 @@ pub struct Copied {
 const SHARED_AT_ONCE: usize = 512;
 /// Bytes that are copied in one go.
 const COPIED_AT_ONCE: u64 = 1 << 20;
+
+/// Pause before a target is flushed again.
+const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A copy that was checked.
 struct Copy {
@@ -141,17 +145,28 @@ impl Catalogue {
                 .collect();
             copied.shared += named.len() as u64 * copy.object;
             let id = copy.to.id();
-            on_core(copy.to.home(), move || async move {
-                core_state()?.volume(id)?.adopt(named).await
-            })
-            .await?;
-            for (place, share) in shares.iter().enumerate() {
-                if *share == Share::Copy {
-                    let begin = at + place as u64 * copy.object;
-                    copied.copied += copy.data(begin, begin + copy.object).await?;
+            let naming = async {
+                on_core(copy.to.home(), move || async move {
+                    core_state()?.volume(id)?.adopt(named).await
+                })
+                .await?;
+                let mut bytes = 0;
+                for (place, share) in shares.iter().enumerate() {
+                    if *share == Share::Copy {
+                        let begin = at + place as u64 * copy.object;
+                        bytes += copy.data(begin, begin + copy.object).await?;
+                    }
+                }
+                copy.to.flush().await?;
+                Ok(bytes)
+            };
+            match naming.await {
+                Ok(bytes) => copied.copied += bytes,
+                Err(error) => {
+                    keep_until_durable(pins, copy.to.clone());
+                    return Err(error);
                 }
             }
-            copy.to.flush().await?;
             drop(pins);
             at += count * copy.object;
         }
@@ -255,6 +270,20 @@ impl Copy {
         }
         Ok(to - from)
     }
+}
+
+/// What a copy has named before it failed is in its target's map: it is not given free before that is durable.
+fn keep_until_durable(pins: Vec<Pin>, to: VolumeHandle) {
+    spawn_detached(async move {
+        while let Err(error) = to.flush().await {
+            // Nothing of it is committed any more.
+            if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Faulted) {
+                break;
+            }
+            sleep(FLUSH_PAUSE).await;
+        }
+        drop(pins);
+    });
 }
 
 fn joined(segments: Segments) -> SharedBuf {

@@ -7,7 +7,7 @@ use super::{Catalogue, ResourceEntry, VolumeInfo, unix_seconds};
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Key, NameRow, NodeRow, NodeState, ResourceKind, ResourceRow};
-use crate::handle::on_core;
+use crate::handle::{ask, on_core};
 use crate::meta::{Batch, Durability, require_row};
 use crate::types::{NodeId, PoolNumber, ResourceId, ResourceName};
 use crate::volume::{NewHead, new_node_rows};
@@ -86,22 +86,36 @@ impl Catalogue {
         for pool in pools {
             locks.push(self.lock_tree(pool).await?);
         }
-        let held = self.hold(&parts).await;
+        let made = self.cut(&parts).await;
+        if made.is_err() {
+            // What was frozen and has no name is merged.
+            locks.clear();
+            parts.iter().for_each(|part| self.collect(part.row.pool));
+        }
+        made?;
+        asked.into_iter().map(|id| self.info(id)).collect()
+    }
+
+    async fn cut(self: &Rc<Self>, parts: &[Part]) -> Result<()> {
+        let held = self.hold(parts).await;
         let switched = match held {
-            Ok(()) => self.switch(&parts).await,
+            Ok(()) => self.switch(parts).await,
             Err(error) => Err(error),
         };
-        for part in &parts {
+        // All of them, however busy their cores are: nothing else lets them go on.
+        let mut lifted = Ok(());
+        for part in parts {
             let id = part.id;
-            on_core(&part.home, move || async move {
+            let lift = ask(&part.home, move || async move {
                 core_state()?.volume(id)?.lift();
                 Ok(())
-            })
-            .await?;
+            });
+            lifted = lifted.and(lift.await);
         }
         let frozen = switched?;
+        lifted?;
         // From here on a failure leaves nodes that nothing names, which are merged again.
-        for part in &parts {
+        for part in parts {
             let id = part.id;
             on_core(&part.home, move || async move {
                 core_state()?.volume(id)?.drain().await
@@ -128,7 +142,7 @@ impl Catalogue {
         for (id, row) in rows {
             self.add_resource(id, row);
         }
-        asked.into_iter().map(|id| self.info(id)).collect()
+        Ok(())
     }
 
     /// Checks what is asked for, and opens the volumes.

@@ -23,6 +23,7 @@ pub(crate) async fn reap_node(pool: PoolNumber, node: NodeId) -> Result<()> {
     // Whoever began before it was dropped may still read it.
     quiesce_all().await?;
     let state = core_state()?;
+    state.nodes.finished(node);
     let reaper = Reaper {
         meta: state.meta.clone(),
         pool: state.pool(pool)?,

@@ -66,19 +66,18 @@ impl Volume {
     async fn write_mark(&self) {
         // Rows that are being written now are written before, later ones carry the mark on.
         let _rows = self.row_changes.close().await;
+        let head = self.head();
         let row = NodeRow {
             faulted: true,
-            ..self.head_ref().row()
+            ..head.row()
         };
         // A head that is not in the store yet comes with what makes it one.
-        let mut batch = self.switching.rows.borrow().clone();
+        let mut batch = self.switching.not_durable();
         // It takes no more room than the row that it replaces.
         batch.set_frees(true);
-        batch.put_row(Key::node(self.node()), &row);
+        batch.put_row(Key::node(head.id()), &row);
         match self.meta.commit(batch, Durability::Synced).await {
-            Ok(()) => {
-                self.head_ref().set_row(row);
-            }
+            Ok(()) => head.row_written(row),
             Err(error) => {
                 tracing::error!(volume = %self.id, %error, "the failure could not be noted for later starts");
             }

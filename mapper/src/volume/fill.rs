@@ -67,6 +67,9 @@ impl Volume {
 
     /// Completes the head's own partial object at an index, if there is one.
     pub(super) async fn fill(&self, index: ObjectIndex) -> Result<()> {
+        // Before anything is held that writes wait for.
+        let steps = self.pool.object_size.blocks().div_ceil(STEP_BLOCKS);
+        self.background.pace(steps).await;
         let _inside = self.gate.pass().await;
         let _epoch = self.epochs.begin();
         self.check_open()?;
@@ -92,7 +95,6 @@ impl Volume {
         let missing = partial.runs(whole).into_iter().filter(|(_, valid)| !valid);
         for (run, source) in missing.flat_map(|(run, _)| sources(&layers, run)) {
             for part in steps(run) {
-                self.background.pace(1).await;
                 match source {
                     Some(source) => {
                         let data = self.copied(source, part).await?;

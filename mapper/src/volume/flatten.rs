@@ -24,8 +24,10 @@ impl Volume {
         let object = u64::from(self.pool.object_size.bytes());
         let until = now() + CALL_TIME;
         let mut copied = 0;
-        let mut next = from / object;
-        let end = self.head_ref().inherit_end().div_ceil(object);
+        // Who asks cannot know whether the head is the one of before.
+        let head = self.head();
+        let mut next = head.flattened.get().min(from / object);
+        let end = head.inherit_end().div_ceil(object);
         while next < end && now() < until {
             let Some(index) = ObjectIndex::new(next) else {
                 break;
@@ -44,6 +46,9 @@ impl Volume {
                 self.background.pace(1).await;
             }
             next += 1;
+        }
+        if self.is_head(&head) {
+            head.flattened.set(next.max(head.flattened.get()));
         }
         match next >= end {
             true => Ok((self.size(), copied)),

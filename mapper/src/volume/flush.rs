@@ -139,9 +139,12 @@ impl Volume {
         let (written, all) = self.peers.take_written().await;
         self.unsynced.borrow_mut().extend(written);
         all?;
+        // Rows that go now must not be laid over the mark of a fault that came meanwhile.
+        self.check_fault()?;
         // One turn: what is copied is exactly what is committed.
-        let rows = self.switching.rows.take();
-        let mut batch = rows.clone();
+        let mut batch = self.switching.take();
+        let refs = self.switching.refs.take();
+        batch.extend(refs.clone());
         let also = self.switching.also.take();
         let copies: Vec<NodeCopy> = also
             .into_iter()
@@ -167,8 +170,7 @@ impl Volume {
         {
             if was_refused(&error) {
                 // Refused without effect: everything stays to be committed by a later flush.
-                let later = self.switching.rows.replace(rows);
-                self.switching.rows.borrow_mut().extend(later);
+                self.switching.not_committed(refs);
                 for (reference, more) in counts {
                     self.count(reference, more);
                 }
@@ -181,11 +183,12 @@ impl Volume {
             return Err(error);
         }
         self.pool.store.records_committed(&records);
+        self.switching.committed();
         for copy in copies {
             self.keep_also(copy.committed());
         }
         if counts.values().any(|more| *more < 0) {
-            self.pool.refs.dropped(counts.into_keys());
+            self.pool.refs_dropped(counts.into_keys());
         }
         if !dead.is_empty() {
             self.pool
@@ -197,8 +200,12 @@ impl Volume {
     /// A frozen node that still changes, or has changes that are not durable, is committed by the next flush too.
     fn keep_also(&self, node: Rc<Node>) {
         let mut also = self.switching.also.borrow_mut();
-        let known = also.iter().any(|other| Rc::ptr_eq(other, &node));
-        if !known && !self.is_head(&node) && (node.draining.get() || node.is_dirty()) {
+        if self.is_head(&node) || also.iter().any(|other| Rc::ptr_eq(other, &node)) {
+            return;
+        }
+        let keep = node.draining.get() || node.is_dirty() || self.switching.has_rows();
+        node.pledged.set(keep);
+        if keep {
             also.push(node);
         }
     }
@@ -312,6 +319,7 @@ impl Volume {
     fn is_dirty(&self) -> bool {
         self.head_ref().is_dirty()
             || self.switching.has_rows()
+            || !self.switching.refs.borrow().is_empty()
             || self.switching.also.borrow().iter().any(|n| n.is_dirty())
             || !self.counts.borrow().is_empty()
             || !self.unsynced.borrow().is_empty()

@@ -21,8 +21,9 @@ use crate::meta::{Batch, Cursor, Durability};
 use crate::pool::PoolContext;
 use crate::types::{ENTRIES_PER_PAGE, NodeId, PageNo, RefId, ResourceId};
 use atoll_backends::{BlockRange, ObjectId, ObjectIndex, Record, WriteMode, ZeroMode};
-use atoll_reactor::now;
+use atoll_reactor::{now, yield_now};
 use hashbrown::HashMap;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ const PAGES_PER_BATCH: usize = 32;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// Rows read at a time.
 const SCAN_ROWS: usize = 16;
+/// Entries looked at before others have a turn.
+const SLOTS_PER_TURN: u16 = 64;
 
 struct Merge {
     state: Rc<CoreState>,
@@ -42,6 +45,8 @@ struct Merge {
     child: Rc<Node>,
     /// The volume whose head the child is.
     volume: Option<Rc<Volume>>,
+    /// Operations at the store that were made while an object was held, not paced yet.
+    owed: Cell<u32>,
 }
 
 /// What was changed besides maps and is not durable yet, kept by the parent where the child is frozen.
@@ -89,12 +94,16 @@ impl Merge {
         if let Some(volume) = &volume {
             volume.check_fault()?;
             volume.settle().await?;
+            // What there is to be moved is looked for in the metadata store.
+            if parent.is_busy() && !parent.draining.get() {
+                volume.flush().await?;
+            }
         }
         let is_head = volume.as_ref().is_none_or(|volume| volume.is_head(&child));
         let is_child = child.row().parent == Some(parent.id());
         let quiet = !parent.draining.get() && !child.draining.get();
         let others = match &volume {
-            Some(_) => false,
+            Some(_) => parent.is_busy(),
             None => !parent.left.borrow().changed && (parent.is_busy() || child.is_busy()),
         };
         if !is_head || !is_child || !quiet || others {
@@ -109,6 +118,7 @@ impl Merge {
             parent,
             child,
             volume,
+            owed: Cell::new(0),
         })
     }
 
@@ -153,7 +163,13 @@ impl Merge {
         for slot in 0..ENTRIES_PER_PAGE as u16 {
             if above.get(slot) != Entry::ABSENT {
                 let index = page_no.index(usize::from(slot));
-                self.entry(index, &above).await?;
+                let moved = self.entry(index, &above).await;
+                match self.owed.take() {
+                    0 if slot % SLOTS_PER_TURN == 0 => yield_now().await,
+                    0 => {}
+                    owed => self.state.background.pace(owed).await,
+                }
+                moved?;
             }
         }
         Ok(())
@@ -326,7 +342,8 @@ impl Merge {
                 continue;
             }
             for part in steps(run) {
-                self.state.background.pace(1).await;
+                // Not paced here: writes wait for the object.
+                self.owed.set(self.owed.get() + 1);
                 match source {
                     Some(source) => {
                         let data = store.read(source, part, hint).await?;
@@ -377,8 +394,10 @@ impl Merge {
                 copy.not_committed();
             }
             self.parent.left.replace(left);
+            self.state.nodes.keep(&self.parent, &self.child);
             return Err(error);
         }
+        self.state.nodes.finished(self.parent.id());
         for copy in copies {
             copy.committed();
         }
@@ -441,12 +460,7 @@ impl Merge {
         }
         batch.put_row(Key::node(child.id()), &row);
         self.state.meta.commit(batch, Durability::Synced).await?;
-        // The head may have taken a generation, or given one up, meanwhile.
-        let now = child.row();
-        child.set_row(NodeRow {
-            current: now.current,
-            ..row
-        });
+        child.row_written(row);
         self.state.nodes.moved();
         if let Some(volume) = &self.volume {
             volume.views.retire_all();

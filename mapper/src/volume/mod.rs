@@ -456,6 +456,7 @@ impl Volume {
         let mut also = self.switching.also.borrow_mut();
         if !also.iter().any(|other| Rc::ptr_eq(other, node)) {
             also.push(node.clone());
+            node.pledged.set(true);
         }
     }
 

@@ -27,6 +27,10 @@ pub(crate) struct Node {
     pub(super) draining: Cell<bool>,
     /// A commit of it is under way.
     pub(super) committing: Cell<bool>,
+    /// A volume's next flush commits it, or its row.
+    pub(super) pledged: Cell<bool>,
+    /// Indexes below this one show nothing of an ancestor: a flattening has come so far.
+    pub(super) flattened: Cell<u64>,
     /// Closed by who moves entries of it, or commits changes of it while no volume does.
     pub(super) changes: Rc<Gate>,
     /// Of its merge into a frozen child, and not durable yet.
@@ -44,6 +48,13 @@ impl Node {
 
     pub(super) fn set_row(&self, row: NodeRow) {
         self.row.replace(row);
+    }
+
+    /// The row that is durable now. The head may have taken a generation, or given one up, while it was written: what was
+    /// given up never comes back (M3).
+    pub(super) fn row_written(&self, row: NodeRow) {
+        let current = self.row.borrow().current;
+        self.row.replace(NodeRow { current, ..row });
     }
 
     pub(super) fn has_parent(&self) -> bool {
@@ -82,7 +93,7 @@ impl Node {
 
     /// Somebody changes it, or commits what was changed.
     pub(super) fn is_busy(&self) -> bool {
-        self.draining.get() || self.committing.get() || self.is_dirty()
+        self.draining.get() || self.committing.get() || self.pledged.get() || self.is_dirty()
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -108,6 +119,8 @@ pub(crate) struct Nodes {
     by_id: RefCell<HashMap<NodeId, Weak<Node>>>,
     /// Raised in every turn in which entries move between nodes.
     moves: Cell<u64>,
+    /// Parents and children of merges that are not durable, by the parent: what one has lost is in the other.
+    unfinished: RefCell<HashMap<NodeId, [Rc<Node>; 2]>>,
 }
 
 type Pools = Box<dyn Fn(crate::types::PoolNumber) -> Result<Rc<PoolContext>>>;
@@ -123,6 +136,7 @@ impl Nodes {
             pools,
             by_id: RefCell::default(),
             moves: Cell::new(0),
+            unfinished: RefCell::default(),
         })
     }
 
@@ -134,6 +148,18 @@ impl Nodes {
     /// Entries move between nodes, or the tree changes, in this turn.
     pub(crate) fn moved(&self) {
         self.moves.set(self.moves.get() + 1);
+    }
+
+    /// Both stay in memory until what was moved between them is durable.
+    pub(super) fn keep(&self, parent: &Rc<Node>, child: &Rc<Node>) {
+        let both = [parent.clone(), child.clone()];
+        self.unfinished.borrow_mut().insert(parent.id, both);
+    }
+
+    /// What was moved out of a node is durable, or the node goes as it is in the metadata store.
+    pub(crate) fn finished(&self, parent: NodeId) {
+        let both = self.unfinished.borrow_mut().remove(&parent);
+        drop(both);
     }
 
     pub(crate) fn loaded(&self, id: NodeId) -> Option<Rc<Node>> {
@@ -169,6 +195,8 @@ impl Nodes {
             partials: Partials::new(pool.number, pool.object_size, meta.clone(), budget.clone()),
             draining: Cell::new(false),
             committing: Cell::new(false),
+            pledged: Cell::new(false),
+            flattened: Cell::new(0),
             changes: Rc::default(),
             left: RefCell::default(),
         });

@@ -94,7 +94,7 @@ impl Volume {
         batch.put_row(Key::resource(self.id), &row);
         batch.put_row(Key::node(self.node()), &node_row);
         self.meta.commit(batch, Durability::Synced).await?;
-        self.head_ref().set_row(node_row);
+        self.head_ref().row_written(node_row);
         self.shared.size.store(row.size, Ordering::Release);
         // What was inherited beyond is not any more.
         self.views.retire_all();
@@ -146,7 +146,7 @@ impl Volume {
             batch.set_frees(true);
             batch.put_row(Key::node(self.node()), &node_row);
             self.meta.commit(batch, Durability::Synced).await?;
-            self.head_ref().set_row(node_row);
+            self.head_ref().row_written(node_row);
         }
     }
 

@@ -8,11 +8,11 @@ use super::flush::NodeCopy;
 use super::layers::chain;
 use super::lease::Lease;
 use super::node::Node;
-use super::table::page_of;
+use super::table::{Page, page_of};
 use crate::error::Result;
 use crate::format::{CountRow, Entry, EntryKind, Key, ObjectRow};
 use crate::meta::{Batch, Durability};
-use crate::types::RefId;
+use crate::types::{PageNo, RefId};
 use atoll_backends::{BlockRange, ObjectId, ObjectIndex};
 use atoll_reactor::yield_now;
 use std::rc::Rc;
@@ -35,6 +35,13 @@ struct Owner {
     cut: bool,
 }
 
+/// A frozen node in which entries have become refs.
+struct Changed {
+    node: Rc<Node>,
+    rows: Batch,
+    before: Vec<(PageNo, Rc<Page>, u16, Entry)>,
+}
+
 impl Volume {
     /// Makes what these indexes show countable, durably; `fresh` are refs for it, one for each.
     pub(crate) async fn share(
@@ -47,20 +54,36 @@ impl Volume {
         self.check_open()?;
         self.check_fault()?;
         let mut shares = Vec::with_capacity(indexes.len());
-        let mut frozen: Vec<(Rc<Node>, Batch)> = Vec::new();
+        let mut frozen: Vec<Changed> = Vec::new();
+        let mut outcome = Ok(());
         for (index, reference) in indexes.into_iter().zip(fresh) {
             yield_now().await;
-            shares.push(self.share_one(index, reference, &mut frozen).await?);
-        }
-        for (node, rows) in frozen {
-            let mut batch = rows;
-            let copy = NodeCopy::take(node, &mut batch);
-            if let Err(error) = self.meta.commit(batch, Durability::Synced).await {
-                copy.not_committed();
-                return Err(error);
+            match self.share_one(index, reference, &mut frozen).await {
+                Ok(share) => shares.push(share),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
             }
-            copy.committed();
         }
+        // Also after a failure: nobody else commits them.
+        for changed in frozen {
+            let mut batch = changed.rows;
+            let copy = NodeCopy::take(changed.node, &mut batch);
+            match self.meta.commit(batch, Durability::Synced).await {
+                Ok(()) => drop(copy.committed()),
+                Err(error) => {
+                    let node = copy.not_committed();
+                    for (page_no, page, slot, before) in changed.before {
+                        node.table.set(page_no, &page, slot, before);
+                    }
+                    node.table.forget_changes();
+                    self.nodes.moved();
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        outcome?;
         if !self.read_only {
             self.flush_inside().await?;
         }
@@ -71,7 +94,7 @@ impl Volume {
         &self,
         index: ObjectIndex,
         reference: RefId,
-        frozen: &mut Vec<(Rc<Node>, Batch)>,
+        frozen: &mut Vec<Changed>,
     ) -> Result<Share> {
         self.keep_bounds().await?;
         self.keep_budget().await?;
@@ -116,22 +139,30 @@ impl Volume {
                 self.shares.set(true);
                 owner.node.table.retire_all();
                 self.set_entry(&owner.node, page_no, &page, slot, entry);
-                self.switching.rows.borrow_mut().extend(rows);
+                self.switching.refs.borrow_mut().extend(rows);
                 self.changed();
                 return Ok(Share::Ref(reference, object));
             }
             let known = frozen
                 .iter_mut()
-                .find(|(node, _)| Rc::ptr_eq(node, &owner.node));
+                .find(|changed| Rc::ptr_eq(&changed.node, &owner.node));
             if known.is_none() && owner.node.is_busy() {
                 return Ok(Share::Copy);
             }
             self.pool.refs.learn(reference, object);
             owner.node.table.set(page_no, &page, slot, entry);
             self.nodes.moved();
+            let before = (page_no, page, slot, owner.entry);
             match known {
-                Some((_, batch)) => batch.extend(rows),
-                None => frozen.push((owner.node, rows)),
+                Some(changed) => {
+                    changed.rows.extend(rows);
+                    changed.before.push(before);
+                }
+                None => frozen.push(Changed {
+                    node: owner.node,
+                    rows,
+                    before: vec![before],
+                }),
             }
             return Ok(Share::Ref(reference, object));
         }

@@ -15,7 +15,7 @@ use crate::handle::ask;
 use crate::local::{WaitQueue, join_all};
 use crate::meta::{Batch, Durability};
 use crate::types::NodeId;
-use atoll_reactor::{Instant, LocalFuture, now, spawn_detached, timeout, timeout_at};
+use atoll_reactor::{Instant, LocalFuture, now, sleep, spawn_detached, timeout, timeout_at};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// How long the cores may take to hold back; a core that is busy answers within a turn.
 const HOLD_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause before a core is asked again.
+const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// Generations at hand before operations are held back.
 const GENERATIONS_AT_HAND: u64 = 64;
 
@@ -34,7 +36,11 @@ pub(super) struct Switching {
     /// Nodes that the next flush commits with the head: frozen ones that still change.
     pub(super) also: RefCell<Vec<Rc<Node>>>,
     /// Rows that go first in the next flush: without them what it commits would hang in the air.
-    pub(super) rows: RefCell<Batch>,
+    rows: RefCell<Batch>,
+    /// Those that a flush has taken, until they are durable.
+    taken: RefCell<Batch>,
+    /// What makes refs of objects whose entries in the head say so: with those in the next flush.
+    pub(super) refs: RefCell<Batch>,
     /// Frozen in this hold.
     cut_off: RefCell<Option<Rc<Node>>>,
     draining: Cell<usize>,
@@ -49,8 +55,38 @@ impl Switching {
             .await;
     }
 
+    /// The rows of a cut are not durable.
     pub(super) fn has_rows(&self) -> bool {
-        !self.rows.borrow().is_empty()
+        !self.rows.borrow().is_empty() || !self.taken.borrow().is_empty()
+    }
+
+    /// Rows that are not durable, whoever has them.
+    pub(super) fn not_durable(&self) -> Batch {
+        let mut rows = self.taken.borrow().clone();
+        rows.extend(self.rows.borrow().clone());
+        rows
+    }
+
+    /// A flush takes them. Where it fails at the store they are left with it, and nothing else is committed.
+    pub(super) fn take(&self) -> Batch {
+        let rows = self.not_durable();
+        self.rows.take();
+        self.taken.replace(rows.clone());
+        rows
+    }
+
+    /// Those that were taken are durable.
+    pub(super) fn committed(&self) {
+        self.taken.take();
+    }
+
+    /// Their batch was refused: they go with the next one.
+    pub(super) fn not_committed(&self, refs: Batch) {
+        let rows = self.not_durable();
+        self.taken.take();
+        self.rows.replace(rows);
+        let later = self.refs.replace(refs);
+        self.refs.borrow_mut().extend(later);
     }
 }
 
@@ -98,6 +134,8 @@ impl Volume {
     /// Swaps the head while operations are held back; the node that was the head. What was asked of the metadata store
     /// goes with the next flush.
     pub(crate) fn switch(&self, new: NewHead) -> Result<NodeId> {
+        // The mark of a fault is in the row of what is the head now.
+        self.check_fault()?;
         let held = self.switching.held.borrow().is_some();
         let old = self.head();
         let cut = self.pool.generations.take().filter(|_| held);
@@ -132,7 +170,7 @@ impl Volume {
         old.draining.set(true);
         let switching = &self.switching;
         switching.draining.set(switching.draining.get() + 1);
-        switching.also.borrow_mut().push(old.clone());
+        self.also(&old);
         let id = old.id();
         switching.cut_off.replace(Some(old));
         Ok(id)
@@ -164,6 +202,7 @@ impl Volume {
         spawn_detached(async move {
             while let Err(error) = volume.users().quiesce().await {
                 tracing::warn!(volume = %volume.id, %error, "a snapshot waits for a core");
+                sleep(ASK_PAUSE).await;
             }
             node.draining.set(false);
             let switching = &volume.switching;
@@ -199,7 +238,7 @@ impl Volume {
 
     /// The rows that no flush could make durable.
     pub(crate) fn take_rows(&self) -> Batch {
-        self.switching.rows.take()
+        self.switching.not_durable()
     }
 }
 
@@ -258,7 +297,7 @@ impl Volume {
         batch.delete(Key::child(parent, head.id()));
         batch.put_row(Key::node(head.id()), &row);
         self.meta.commit(batch, Durability::Synced).await?;
-        head.set_row(row);
+        head.row_written(row);
         self.views.retire_all();
         self.nodes.moved();
         Ok(())

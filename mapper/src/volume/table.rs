@@ -528,6 +528,16 @@ impl PageTable {
         }
     }
 
+    /// What was changed is again as it was: none of it is to be committed.
+    pub(super) fn forget_changes(&self) {
+        let pages = self.pages.borrow();
+        for page_no in self.dirty.borrow_mut().drain() {
+            if let Some(page) = pages.get(&page_no) {
+                page.dirty.take();
+            }
+        }
+    }
+
     fn resident_pages(&self) -> usize {
         self.pages.borrow().len() + self.groups.borrow().len()
     }

@@ -15,6 +15,7 @@ mod merging;
 mod names;
 mod objects;
 mod resizing;
+mod reviewed;
 mod snapshots;
 mod trees;
 mod usage;
