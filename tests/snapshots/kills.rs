@@ -16,7 +16,8 @@ use super::{NOTHING, add_pool, collect, fsck_deep};
 const VOLUMES: u64 = 3;
 /// Of these volumes, so many are written to at a time.
 const WRITTEN: usize = 2;
-/// Exit code of the command line for a daemon that is gone.
+/// Exit codes of the command line: for an internal error, and for a daemon that is gone.
+const FAILED: i32 = 1;
 const UNAVAILABLE: i32 = 5;
 
 fn run(daemon: &Daemon, verb: &Verb) {
@@ -25,12 +26,13 @@ fn run(daemon: &Daemon, verb: &Verb) {
     daemon.run(&args);
 }
 
-/// Whether a verb was answered before the crash.
-fn was_answered(verb: &Begun, output: &Output) -> bool {
+/// Whether a verb was done before the crash, by what the command line says. A daemon without its medium fails it.
+fn was_answered(verb: &Begun, output: &Output, crash: &Crash) -> bool {
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
         Some(0) => true,
         Some(UNAVAILABLE) => false,
+        Some(FAILED) if matches!(crash, Crash::Power(_)) => false,
         _ => panic!("{:?}: {}: {said}", verb.verb(), output.status),
     }
 }
@@ -130,7 +132,7 @@ fn survives(options: Options, mut crash: Crash, rounds: u64, seed: u64) {
         let options = crash.happen(daemon, writers);
         let output = child.wait_with_output().expect("it ends");
         forest.vacate();
-        let answered = was_answered(&begun, &output);
+        let answered = was_answered(&begun, &output, &crash);
         eprintln!(
             "round {round}: crash, answered {answered}: {:?}",
             begun.verb()
