@@ -1,5 +1,5 @@
-//! The Linux kernel's own initiator, in a guest: discovery, digests, the commands, file systems, resizes, restarts of
-//! the daemon under load. What the guest does is in `tests/guest/jobs`; here is the host's part.
+//! The Linux kernel's own initiator, in a guest: discovery, digests, the commands, file systems, snapshots, resizes,
+//! restarts of the daemon under load. What the guest does is in `tests/guest/jobs`; here is the host's part.
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,
@@ -91,6 +91,23 @@ fn do_for(daemon: Daemon, words: &[&str]) -> (Daemon, String) {
         }
         ["resize", volume, size] => {
             daemon.run(&["volume", "resize", volume, size]);
+            (daemon, "done".into())
+        }
+        ["snapshot", volume] => {
+            daemon.run(&["volume", "snapshot", volume, "snap"]);
+            (daemon, "done".into())
+        }
+        // Of that snapshot, which goes then.
+        ["clone"] => {
+            daemon.run(&["volume", "clone", "snap", "clone"]);
+            daemon.run(&["export", "add", "clone"]);
+            daemon.run(&["volume", "delete", "snap"]);
+            (daemon, "done".into())
+        }
+        ["forget", volume] => {
+            daemon.run(&["export", "remove", volume]);
+            daemon.run(&["volume", "delete", volume]);
+            daemon.run(&["gc", "run", "--wait"]);
             (daemon, "done".into())
         }
         ["used", volume] => {

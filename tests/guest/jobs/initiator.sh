@@ -5,6 +5,7 @@
 . ./commands.sh
 . ./filesystems.sh
 . ./restarts.sh
+. ./snapshots.sh
 
 step "modules and iscsid"
 run modprobe -a iscsi_tcp sd_mod sg ext4 xfs
@@ -43,6 +44,7 @@ done
 commands "$ext" 512
 commands "$xfs" 4096
 filesystem ext4 "$ext" ext
+snapshots "$ext"
 filesystem xfs "$xfs" xfs
 filesystem ext4 /dev/vda disk
 resizes

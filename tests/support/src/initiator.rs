@@ -40,6 +40,18 @@ impl Failure {
         matches!(self, Failure::Status { sense_key: 6, .. })
     }
 
+    /// DATA PROTECT, WRITE PROTECTED.
+    pub fn is_write_protected(&self) -> bool {
+        matches!(
+            self,
+            Failure::Status {
+                sense_key: 7,
+                ascq: 0x2700,
+                ..
+            }
+        )
+    }
+
     /// LOGICAL BLOCK ADDRESS OUT OF RANGE.
     pub fn is_out_of_range(&self) -> bool {
         matches!(

@@ -1,15 +1,19 @@
 //! Writers that remember what was acknowledged and what was flushed, and the check of what a crash left; sessions that
 //! share a volume, and the check of what each of them reads.
 
+mod image;
 mod oracle;
 mod sharers;
 mod stamp;
+mod tree;
 mod versions;
 mod writers;
 
+pub use image::{Cut, Image};
 pub use oracle::{Flush, Oracle, Reading, Ticket, Wrong};
 pub use sharers::Sharers;
 pub use stamp::Tag;
+pub use tree::{Fork, look, verify_image, verify_one_of};
 pub use writers::{Load, Writers, verify, verify_torn};
 
 /// Number of a 512-byte sector of a volume.

@@ -23,7 +23,7 @@ pub struct Ticket {
 pub struct Reading {
     lba: Lba,
     sectors: u64,
-    begun: Moment,
+    pub(super) begun: Moment,
 }
 
 /// A flush that was begun; it makes durable what had been acknowledged by then.
@@ -34,9 +34,9 @@ pub struct Flush(Moment);
 /// A sector that is not what it may be.
 #[derive(Debug)]
 pub struct Wrong {
-    lba: Lba,
-    found: String,
-    allowed: String,
+    pub(super) lba: Lba,
+    pub(super) found: String,
+    pub(super) allowed: String,
 }
 
 impl fmt::Display for Wrong {
@@ -50,15 +50,16 @@ impl fmt::Display for Wrong {
 }
 
 /// What may be read from a volume.
+#[derive(Clone)]
 pub struct Oracle {
-    tag: Tag,
-    sectors: Vec<Versions>,
-    now: Moment,
-    last_sequence: Sequence,
+    pub(super) tag: Tag,
+    pub(super) sectors: Vec<Versions>,
+    pub(super) now: Moment,
+    pub(super) last_sequence: Sequence,
     acknowledged: u64,
     ended: u64,
     /// What was acknowledged before is durable.
-    flushed: Moment,
+    pub(super) flushed: Moment,
     /// When the reads that run were begun, and how many at once.
     reads: BTreeMap<Moment, u32>,
 }
@@ -288,7 +289,7 @@ impl Oracle {
     }
 }
 
-fn wrong(at: u64, found: &str, versions: &Versions) -> Wrong {
+pub(super) fn wrong(at: u64, found: &str, versions: &Versions) -> Wrong {
     Wrong {
         lba: Lba(at),
         found: found.into(),
@@ -297,7 +298,7 @@ fn wrong(at: u64, found: &str, versions: &Versions) -> Wrong {
 }
 
 /// Whether what was found is this version.
-fn shows(version: &Version, found: Found, tag: Tag, lba: Lba) -> bool {
+pub(super) fn shows(version: &Version, found: Found, tag: Tag, lba: Lba) -> bool {
     match found {
         Found::Zeros => version.content == Content::Zeros,
         Found::Stamp {

@@ -87,7 +87,7 @@ impl Version {
 }
 
 /// All of a sector that may still matter, in the order of their beginnings; never none.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Versions(Vec<Version>);
 
 impl Versions {
@@ -203,5 +203,43 @@ impl Versions {
         };
         self.0
             .retain(|version| version.latest >= newest || version.is_visible(oldest_read));
+    }
+
+    /// Those that were not replaced at a moment: what a snapshot may hold that was asked for then.
+    pub(super) fn visible_since(&self, begun: Moment) -> Versions {
+        let visible = self.0.iter().filter(|version| version.is_visible(begun));
+        Versions(visible.copied().collect())
+    }
+
+    /// Of those only such stay as were found; false if there is none.
+    pub(super) fn narrow(&mut self, found: impl Fn(&Version) -> bool) -> bool {
+        let some = self.0.iter().any(&found);
+        if some {
+            self.0.retain(found);
+        }
+        some
+    }
+
+    /// Between which moments it was one of these that the sector held.
+    pub(super) fn span(&self) -> (Moment, Moment) {
+        let begun = self.0.iter().map(|version| version.begun).min();
+        let replaced = self.0.iter().map(|version| version.replaced).max();
+        (
+            begun.unwrap_or(Moment::START),
+            replaced.unwrap_or(Moment::NEVER),
+        )
+    }
+
+    /// The same as what was there from the beginning on, durably: one of these, nobody has looked which.
+    pub(super) fn since_the_start(&self) -> Versions {
+        let start = Moment::START;
+        let rebased = self.0.iter().map(|version| Version {
+            latest: start,
+            certain: start,
+            acknowledged: start,
+            durable: true,
+            ..Version::begun(version.sequence, version.content, start)
+        });
+        Versions(rebased.collect())
     }
 }

@@ -19,12 +19,12 @@ use crate::process::PATIENCE;
 /// Lengths of commands in blocks; each as likely as the others, so that most writes are small.
 const LENGTHS: [u64; 8] = [1, 1, 1, 2, 4, 16, 64, 256];
 /// Sectors that one read of the check asks for.
-const READ_SECTORS: u64 = 2048;
+pub(super) const READ_SECTORS: u64 = 2048;
 
 /// One volume's load over all crashes: what was written to it, and by how many sessions at a time.
 #[derive(Clone)]
 pub struct Load {
-    export: String,
+    pub(super) export: String,
     pub(super) sessions: u64,
     pub(super) oracle: Arc<Shared>,
 }
@@ -56,8 +56,13 @@ impl Shared {
 impl Load {
     /// For a new volume of `sectors` sectors, exported as `export`; each of `sessions` sessions writes its own part.
     pub fn new(export: &str, sectors: u64, sessions: u64, tag: Tag) -> Self {
+        Self::of(export, sessions, Oracle::new(tag, sectors))
+    }
+
+    /// For a volume of which it is known what it may hold.
+    pub(super) fn of(export: &str, sessions: u64, oracle: Oracle) -> Self {
         let oracle = Shared {
-            oracle: Mutex::new(Oracle::new(tag, sectors)),
+            oracle: Mutex::new(oracle),
             acknowledged: Condvar::new(),
             failed: AtomicBool::new(false),
         };
@@ -162,7 +167,7 @@ impl Load {
         Ok(())
     }
 
-    fn flush(&self, session: &mut Initiator) -> Result<(), Failure> {
+    pub(super) fn flush(&self, session: &mut Initiator) -> Result<(), Failure> {
         let flush = self.oracle.lock().begin_flush();
         session.flush()?;
         self.oracle.lock().end_flush(&flush);
