@@ -78,6 +78,9 @@ fn histories_with_power_losses_agree_with_the_model() {
     // A history in which nothing happens proves nothing.
     assert!(total.crashes > 100 && total.clean_stops > 20, "{total:?}");
     assert!(total.flushes > 100 && total.verified > 1000, "{total:?}");
+    assert!(total.snapshots > 100 && total.clones > 50, "{total:?}");
+    assert!(total.rollbacks > 50 && total.copies > 50, "{total:?}");
+    assert!(total.flattened > 50 && total.quiet > 20, "{total:?}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Life {
                 "{resource} has a size that it cannot have: {}",
                 handle.size()
             ),
-            1 => self.random(0..4) == 0,
+            1 => self.random(0..8) == 0,
             _ => true,
         };
         let mut sectors: Vec<u64> = possible.iter().flat_map(ResourceModel::touched).collect();
