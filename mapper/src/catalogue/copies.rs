@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{CounterKind, CounterRow, Key, ResourceKind, ResourceRow};
 use crate::handle::{VolumeHandle, on_core};
 use crate::meta::{Batch, Durability};
-use crate::types::{NodeId, PoolNumber, RefId, ResourceName};
+use crate::types::{NodeId, PoolNumber, RefId, ResourceId, ResourceName};
 use crate::volume::{Changes, Lines, Segments, Share, Side, changes};
 use atoll_backends::ObjectIndex;
 use atoll_reactor::{Buf, SharedBuf, sleep, spawn_detached};
@@ -26,6 +26,8 @@ pub struct Copied {
 
 /// Objects that are shared in one go.
 const SHARED_AT_ONCE: usize = 512;
+/// Bytes of a part, a multiple of every object size: for so long verbs of the pool wait.
+const PART_BYTES: u64 = 1 << 30;
 /// Bytes that are copied in one go.
 const COPIED_AT_ONCE: u64 = 1 << 20;
 
@@ -45,7 +47,7 @@ struct Copy {
 impl Catalogue {
     /// Copies a range between two resources, or inside of one, without overlap: aligned objects by naming them twice.
     /// What was written before it was asked for is copied, what is written to the source meanwhile may be. Durable when
-    /// it returns.
+    /// it returns; of one that fails a part may be done.
     pub(crate) async fn copy_range(
         self: &Rc<Self>,
         from: &ResourceName,
@@ -55,7 +57,28 @@ impl Catalogue {
         len: u64,
     ) -> Result<Copied> {
         let (source, target) = (self.id_of(from)?, self.id_of(to)?);
+        self.check_copy((source, offset), (target, to_offset), len)?;
+        let mut copied = Copied::default();
+        let mut done = 0;
+        while done < len {
+            // Up to where parts of the source end, so that whole objects stay whole.
+            let at = offset + done;
+            let part = (PART_BYTES - at % PART_BYTES).min(len - done);
+            let (from, to) = ((source, at), (target, to_offset + done));
+            self.copy_part(from, to, part, &mut copied).await?;
+            done += part;
+        }
+        Ok(copied)
+    }
+
+    fn check_copy(
+        &self,
+        (source, offset): (ResourceId, u64),
+        (target, to_offset): (ResourceId, u64),
+        len: u64,
+    ) -> Result<()> {
         let (row, target_row) = (self.row(source)?, self.row(target)?);
+        let (from, to) = (&row.name, &target_row.name);
         if target_row.kind != ResourceKind::Volume {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
@@ -78,33 +101,40 @@ impl Catalogue {
                 format!("the ranges of \"{from}\" overlap"),
             ));
         }
-        // Neither is deleted, rolled back or resized meanwhile, and nothing is merged.
-        let _tree = self.lock_tree(row.pool).await?;
+        Ok(())
+    }
+
+    async fn copy_part(
+        self: &Rc<Self>,
+        from: (ResourceId, u64),
+        to: (ResourceId, u64),
+        len: u64,
+        copied: &mut Copied,
+    ) -> Result<()> {
+        let pool = self.row(from.0)?.pool;
+        // Neither is deleted, rolled back or resized meanwhile, and nothing is merged; between two parts all of it may be.
+        let _tree = self.lock_tree(pool).await?;
+        self.check_copy(from, to, len)?;
+        let offset = from.1;
         let copy = Copy {
-            from: self.open_resource(source).await?,
+            from: self.open_resource(from.0).await?,
             offset,
-            to: self.open_resource(target).await?,
-            to_offset,
-            pool: row.pool,
-            object: self.object_bytes(row.pool)?,
+            to: self.open_resource(to.0).await?,
+            to_offset: to.1,
+            pool,
+            object: self.object_bytes(pool)?,
         };
-        let mut copied = Copied::default();
-        let aligned = offset % copy.object == to_offset % copy.object;
-        let first = offset.next_multiple_of(copy.object).min(offset + len);
-        let last = match aligned {
-            true => first.max((offset + len) / copy.object * copy.object),
-            false => first,
-        };
-        if !aligned {
-            copied.copied += copy.data(0, len).await?;
-        } else {
+        if offset % copy.object == copy.to_offset % copy.object {
+            let first = offset.next_multiple_of(copy.object).min(offset + len);
+            let last = first.max((offset + len) / copy.object * copy.object);
             copied.copied += copy.data(0, first - offset).await?;
-            self.share(&copy, first - offset, last - offset, &mut copied)
+            self.share(&copy, first - offset, last - offset, copied)
                 .await?;
             copied.copied += copy.data(last - offset, len).await?;
+        } else {
+            copied.copied += copy.data(0, len).await?;
         }
-        copy.to.flush().await?;
-        Ok(copied)
+        copy.to.flush().await
     }
 
     /// Whole objects, from byte `from` to `to` of the copy.

@@ -99,6 +99,29 @@ pub(crate) struct ResourceEntry {
     row: ResourceRow,
     /// Set while it is open.
     open: RefCell<Option<(CoreHandle, Arc<VolumeShared>)>>,
+    /// A deletion closed it, and then could not be committed.
+    closed: Cell<Closed>,
+}
+
+/// How a volume was left that is there still.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Closed {
+    #[default]
+    Never,
+    /// Durably. What the store says of its generation may be old.
+    Flushed,
+    /// Its last changes are lost.
+    Abandoned,
+}
+
+impl ResourceEntry {
+    fn new(row: ResourceRow) -> ResourceEntry {
+        ResourceEntry {
+            row,
+            open: RefCell::default(),
+            closed: Cell::default(),
+        }
+    }
 }
 
 pub(crate) struct Catalogue {

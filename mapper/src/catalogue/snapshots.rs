@@ -251,8 +251,7 @@ impl Catalogue {
     pub(super) fn add_resource(&self, id: ResourceId, row: ResourceRow) {
         self.tree.borrow_mut().name(row.node, Some(id));
         self.names.borrow_mut().insert(row.name.clone(), id);
-        let open = Default::default();
-        let entry = ResourceEntry { row, open };
+        let entry = ResourceEntry::new(row);
         self.resources.borrow_mut().insert(id, entry);
     }
 

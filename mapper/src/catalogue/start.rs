@@ -135,10 +135,7 @@ impl Catalogue {
         self.each_row(Table::Resource, |key, row: ResourceRow| {
             if let ParsedKey::Resource(id) = key {
                 self.names.borrow_mut().insert(row.name.clone(), id);
-                let entry = ResourceEntry {
-                    row,
-                    open: RefCell::default(),
-                };
+                let entry = ResourceEntry::new(row);
                 self.resources.borrow_mut().insert(id, entry);
             }
         })

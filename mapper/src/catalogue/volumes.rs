@@ -2,7 +2,7 @@
 
 use super::snapshots::check_unprotected;
 use super::tree::TreeEntry;
-use super::{Catalogue, ResourceEntry, unix_seconds};
+use super::{Catalogue, Closed, ResourceEntry, unix_seconds};
 use crate::core_state::core_state;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Key, LogicalBlock, NameRow, NodeRow, NodeState, ResourceKind, ResourceRow};
@@ -200,7 +200,16 @@ impl Catalogue {
         }
         let home = self.home(info.row.node)?;
         let shared = VolumeShared::new(info.row.size, info.row.read_only, self.cores.len());
-        let (row, given, unclean) = (info.row, shared.clone(), self.unclean);
+        let closed = {
+            let resources = self.resources.borrow();
+            resources.get(&id).map_or(Closed::Never, |e| e.closed.get())
+        };
+        let unclean = match closed {
+            Closed::Never => self.unclean,
+            // What it gave up in this run is not in its row: it takes a fresh generation.
+            Closed::Flushed | Closed::Abandoned => u64::MAX,
+        };
+        let (row, given) = (info.row, shared.clone());
         on_core(&home, move || async move {
             let state = core_state()?;
             let pool = state.pool(row.pool)?;
@@ -214,6 +223,9 @@ impl Catalogue {
             };
             let (meta, budget) = (state.meta.clone(), state.budget.clone());
             let volume = Volume::open(open, pool, meta, state.nodes.clone(), budget).await?;
+            if closed == Closed::Abandoned {
+                volume.stay_faulted();
+            }
             volume.start_trim();
             state.volumes.borrow_mut().insert(id, volume);
             Ok(())
@@ -313,8 +325,10 @@ impl Catalogue {
         let mut batch = Batch::new();
         if let Some((home, _)) = self.opened(id) {
             let run = self.start;
-            batch = on_core(&home, move || async move {
+            let closed;
+            (batch, closed) = on_core(&home, move || async move {
                 let state = core_state()?;
+                let mut closed = Closed::Flushed;
                 let volume = state.volume(id)?;
                 // A volume that cannot be flushed is deleted all the same: what its last
                 // uncommitted writes created is found by the leak scan.
@@ -323,14 +337,16 @@ impl Catalogue {
                         return Err(error);
                     }
                     volume.abandon(&error).await;
+                    closed = Closed::Abandoned;
                 }
                 volume.dismiss_peers();
                 state.volumes.borrow_mut().remove(&id);
-                Ok(volume.take_rows())
+                Ok((volume.take_rows(), closed))
             })
             .await?;
             if let Some(entry) = self.resources.borrow().get(&id) {
                 entry.open.replace(None);
+                entry.closed.set(closed);
             }
         }
         if !batch.is_empty() {

@@ -98,6 +98,12 @@ impl Volume {
         self.mark.state.get() == State::Found
     }
 
+    /// Its last changes were given up with an earlier opening in this run.
+    pub(crate) fn stay_faulted(&self) {
+        self.mark.state.set(State::Found);
+        self.shared.faulted.store(true, Ordering::Release);
+    }
+
     /// It is deleted although it could not be retired: nothing of it is committed any more.
     pub(crate) async fn abandon(&self, error: &Error) {
         // From now on its row is not the volume's to write.

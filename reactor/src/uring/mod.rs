@@ -11,7 +11,7 @@ mod socket;
 use crate::buf::Pool;
 use crate::core::{CoreShared, Driver, try_with_core};
 use crate::time::Instant;
-use io_uring::squeue::Entry;
+use io_uring::squeue::{self, Entry};
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, types};
 use op::{Completion, Head, PollTarget, PollToken};
@@ -274,9 +274,11 @@ impl UringDriver {
         }
     }
 
-    /// Closes a descriptor without blocking.
+    /// Closes a descriptor without blocking, on a thread of the kernel's: the last one of a file that was deleted frees its
+    /// blocks, which takes as long as the file is large.
     fn close_fd(&self, fd: RawFd) {
-        self.push(opcode::Close::new(types::Fd(fd)).build().user_data(CLOSED));
+        let close = opcode::Close::new(types::Fd(fd)).build();
+        self.push(close.flags(squeue::Flags::ASYNC).user_data(CLOSED));
     }
 
     /// After the tasks are gone: waits until the kernel has ended what they began, so that files
