@@ -24,11 +24,11 @@ mod share;
 mod switch;
 mod table;
 mod view;
+mod zero;
 
 pub use atomic::MapExtent;
 pub use changes::{ChangedExtent, Changes};
 pub(crate) use changes::{Lines, Side, changes};
-pub(crate) use io::Zeroing;
 pub use io::{MAX_IO_BYTES, Segments};
 pub(crate) use lease::Lease;
 pub(crate) use merge::{merge_pages, unlink};
@@ -64,6 +64,7 @@ use std::time::Duration;
 use switch::Switching;
 pub(crate) use switch::{NewHead, new_node_rows};
 use view::Views;
+pub(crate) use zero::Zeroing;
 
 /// Objects written and not synced above which a flush is made without being asked for, on each core.
 const MAX_UNSYNCED: usize = 65_536;

@@ -3,10 +3,10 @@
 //! **Invariant:** what a shrink cut off never comes back: the volume does not grow before the
 //! entries beyond its end are gone, durably.
 
-use super::io::Zeroing;
 use super::layers::chain;
 use super::pieces::pieces;
 use super::table::page_of;
+use super::zero::Zeroing;
 use super::{Lease, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Entry, Key, KeyRange, NodeRow, ParsedKey, ResourceRow, decode_whole, unseal};
