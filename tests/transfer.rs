@@ -169,6 +169,42 @@ fn an_image_that_builds_on_another_file_is_refused_and_so_is_one_without_qemu_im
 }
 
 #[test]
+fn what_is_cut_off_or_damaged_is_not_taken_for_an_image() {
+    let scratch = Scratch::new();
+    let daemon = daemon(&scratch);
+    let raw = scratch.path().join("image.raw");
+    fs::write(&raw, pattern(1, 8 << 20)).expect("written");
+    let whole = scratch.path().join("image.qcow2");
+    qemu_img(&[
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        text(&raw),
+        text(&whole),
+    ]);
+    let bytes = fs::read(&whole).expect("the image");
+    fs::write(&whole, &bytes[..bytes.len() / 2]).expect("written");
+    let said = daemon.refused(&["volume", "import-file", "vol", text(&whole)]);
+    assert!(said.contains("damaged"), "{said}");
+
+    filled(&daemon, "vm", 1);
+    let export = scratch.path().join("export");
+    daemon.run(&["volume", "export-file", "vm-mon", text(&export)]);
+    let mut bytes = fs::read(&export).expect("the export");
+    bytes[1] ^= 4;
+    fs::write(&export, &bytes).expect("written");
+    let said = daemon.refused(&["volume", "import-file", "vol", text(&export)]);
+    assert!(said.contains("nearly as an export"), "{said}");
+
+    fs::write(&export, b"").expect("written");
+    let said = daemon.refused(&["volume", "import-file", "vol", text(&export)]);
+    assert!(said.contains("is empty"), "{said}");
+    assert!(!names(&daemon).contains(&"vol".to_owned()));
+}
+
+#[test]
 fn a_chain_of_differences_restores_every_state_and_the_copy_is_clean() {
     let scratch = Scratch::new();
     let daemon = daemon(&scratch);

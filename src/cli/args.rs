@@ -244,8 +244,9 @@ Example:
     },
     /// Copy into a volume what it inherits, so that it depends on no snapshot
     #[command(after_help = "\
-The volume is in use meanwhile. Shows how far it is; where it was interrupted, doing it again goes
-on quickly to the place and from there.
+The volume can be used meanwhile. Shows how far it is; where it was interrupted, doing it again
+goes on quickly to the place and from there. In the end it has nothing to do with its snapshots
+any more: it is not rolled back to them, and no difference is told from them.
 
 Example:
   atoll volume flatten test")]

@@ -33,6 +33,13 @@ pub fn by_prefix(prefix: &[u8]) -> Format {
     }
 }
 
+/// True if it begins nearly as an export does: a damaged one would be taken for a raw image.
+pub fn is_nearly_export(prefix: &[u8]) -> bool {
+    let magic = crate::transfer::format::MAGIC;
+    let alike = prefix.iter().zip(magic).filter(|(a, b)| a == b).count();
+    alike < magic.len() && alike > magic.len() / 2
+}
+
 /// Of a file that can be read anywhere.
 pub fn by_file(file: &File, size: u64) -> io::Result<Format> {
     let mut prefix = vec![0; PREFIX.min(usize::try_from(size).unwrap_or(PREFIX))];
@@ -51,6 +58,16 @@ pub fn by_file(file: &File, size: u64) -> io::Result<Format> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_export_is_not_taken_for_anything_else() {
+        assert!(is_nearly_export(b"ATOLLEXQ\x01\0\0"));
+        assert!(is_nearly_export(b"@TOLLEXP\x01\0\0"));
+        assert!(is_nearly_export(b"ATOLLE"));
+        assert!(!is_nearly_export(b"ATOLLEXP\x01\0\0"));
+        assert!(!is_nearly_export(&[0; 512]));
+        assert!(!is_nearly_export(b""));
+    }
 
     #[test]
     fn formats_are_told_by_their_magic_and_anything_else_is_raw() {

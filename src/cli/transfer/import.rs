@@ -86,7 +86,14 @@ fn import(client: &Client, args: &ImportFile, stage: &mut Stage<'_>) -> Result<R
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     let format = match args.format {
         Some(format) => format,
-        None => detect::by_file(&file, size).map_err(failed)?,
+        None => {
+            let mut prefix =
+                vec![0; detect::PREFIX.min(usize::try_from(size).unwrap_or(detect::PREFIX))];
+            file.read_exact(&mut prefix).map_err(failed)?;
+            file.seek(SeekFrom::Start(0)).map_err(failed)?;
+            check_whole_beginning(&prefix).map_err(|e| e.context(args.file.display()))?;
+            detect::by_file(&file, size).map_err(failed)?
+        }
     };
     match format {
         Format::Atoll => {
@@ -113,7 +120,13 @@ fn import(client: &Client, args: &ImportFile, stage: &mut Stage<'_>) -> Result<R
 fn from_standard(client: &Client, args: &ImportFile, stage: &mut Stage<'_>) -> Result<Report> {
     let mut input = io::stdin().lock();
     let prefix = read_up_to(&mut input, detect::PREFIX)?;
-    let found = args.format.unwrap_or_else(|| detect::by_prefix(&prefix));
+    let found = match args.format {
+        Some(format) => format,
+        None => {
+            check_whole_beginning(&prefix)?;
+            detect::by_prefix(&prefix)
+        }
+    };
     let input = io::Cursor::new(prefix).chain(input);
     match found {
         Format::Atoll => stream(client, args, input, None, stage),
@@ -123,6 +136,21 @@ fn from_standard(client: &Client, args: &ImportFile, stage: &mut Stage<'_>) -> R
         ))
         .hint("save it to a file first; --format raw takes it as it is")),
     }
+}
+
+/// Refuses what would be taken for a raw image and is none.
+fn check_whole_beginning(prefix: &[u8]) -> Result<()> {
+    if prefix.is_empty() {
+        return Err(Error::invalid("it is empty: there is nothing to import")
+            .hint("--format raw makes a volume of zeros of it"));
+    }
+    if detect::is_nearly_export(prefix) {
+        return Err(
+            Error::invalid("it begins nearly as an export of Atoll does: it is damaged")
+                .hint("take a sound copy; --format raw imports its bytes as they are"),
+        );
+    }
+    Ok(())
 }
 
 /// Refuses what images do not have.

@@ -46,6 +46,7 @@ pub fn to_raw(
     let info: Value = serde_json::from_slice(&info.stdout)
         .map_err(|e| Error::internal(format!("what {QEMU_IMG} says is not understood: {e}")))?;
     check_alone(&image, &info)?;
+    check_sound(&image, format)?;
     let dir = tempfile::Builder::new()
         .prefix("atoll-import.")
         .tempdir()
@@ -89,6 +90,32 @@ fn check_alone(image: &Path, info: &Value) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses an image that is damaged: what is missing of one would be converted to zeros without a word.
+fn check_sound(image: &Path, format: Format) -> Result<()> {
+    let mut check = Command::new(QEMU_IMG);
+    check
+        .args(["check", "-f", name(format), "--"])
+        .arg(image)
+        .stdin(Stdio::null());
+    let checked = check
+        .output()
+        .map_err(|e| Error::internal(format!("{QEMU_IMG}: {e}")))?;
+    match checked.status.code() {
+        // Sound, sound with lost space, or of a format that knows no check.
+        Some(0 | 3 | 63) => Ok(()),
+        _ => {
+            let said = String::from_utf8_lossy(&checked.stderr);
+            let said = said.lines().next().unwrap_or("no reason is given");
+            let said: String = said.chars().take(SAID).collect();
+            Err(
+                Error::invalid(format!("`{QEMU_IMG} check` finds it damaged: {said}")).hint(
+                    "take a sound copy; `qemu-img check -r all` repairs what can be repaired",
+                ),
+            )
+        }
+    }
 }
 
 fn run(command: &mut Command) -> Result<Output> {
