@@ -5,13 +5,14 @@
 //! the whole object is locked, also for writes that were begun before a cut.
 
 use super::Volume;
-use super::io::{Spot, Stored};
-use super::layers::sources;
+use super::io::{Spot, Stored, write_error};
+use super::layers::{Layers, sources};
 use super::lease::Lease;
 use super::partials::Partial;
 use crate::error::Result;
 use crate::format::Below;
-use atoll_backends::{BlockRange, ObjectId, ObjectIndex, WriteMode, ZeroMode};
+use crate::pool::PoolContext;
+use atoll_backends::{BlockRange, ObjectId, ObjectIndex, ReadHint, WriteMode, ZeroMode};
 use atoll_reactor::spawn_detached;
 use hashbrown::HashSet;
 use std::cell::{Cell, RefCell};
@@ -92,43 +93,58 @@ impl Volume {
     ) -> Result<()> {
         let whole = BlockRange::whole(self.pool.object_size);
         let layers = self.layers(id.index).await?;
-        let missing = partial.runs(whole).into_iter().filter(|(_, valid)| !valid);
-        for (run, source) in missing.flat_map(|(run, _)| sources(&layers, run)) {
-            for part in steps(run) {
-                match source {
-                    Some(source) => {
-                        let data = self.copied(source, part).await?;
-                        self.store_write(id, part.first, data, WriteMode::Existing)
-                            .await?;
-                    }
-                    // Though nothing valid is there, something may have been written before a crash.
-                    None => {
-                        self.store_zeroes(id, part, ZeroMode::Punch, WriteMode::Existing)
-                            .await?;
-                    }
-                }
-            }
-        }
+        let gathered = gather(&self.pool, &layers, id, WriteMode::Existing).await;
+        self.wrote(id);
+        gathered.map_err(|error| write_error(self.id, id, error))?;
         self.publish(spot, id, partial, whole).await
-    }
-
-    /// Blocks of an object, to be written to another.
-    pub(super) async fn copied(
-        &self,
-        source: ObjectId,
-        blocks: BlockRange,
-    ) -> Result<atoll_reactor::SharedBuf> {
-        let hint = atoll_backends::ReadHint {
-            scan: true,
-            ..Default::default()
-        };
-        let read = self.pool.store.read(source, blocks, hint).await;
-        read.map_err(|error| super::io::write_error(self.id, source, error))
     }
 }
 
+/// Copies into an object, which exists or is created, all that these layers show and that does not come from itself; the
+/// number of steps that took. What was written is for the caller to sync, also after a failure.
+pub(super) async fn gather(
+    pool: &PoolContext,
+    layers: &Layers,
+    id: ObjectId,
+    mode: WriteMode,
+) -> atoll_backends::Result<u32> {
+    let whole = BlockRange::whole(pool.object_size);
+    let store = &pool.store;
+    let is_new = mode == WriteMode::Create;
+    let zeros_are_there = is_new && store.properties().zeroes_new;
+    let hint = ReadHint {
+        scan: true,
+        ..ReadHint::default()
+    };
+    let mut exists = !is_new;
+    let mut taken = 0;
+    for (run, source) in sources(layers, whole) {
+        if source == Some(id) {
+            continue;
+        }
+        for part in steps(run) {
+            taken += 1;
+            match source {
+                Some(source) => {
+                    let data = store.read(source, part, hint).await?;
+                    store.write(id, part.first, data, mode).await?;
+                }
+                None if zeros_are_there => continue,
+                // Though nothing valid is there, something may have been written to an old object before a crash.
+                None => store.write_zeroes(id, part, ZeroMode::Punch, mode).await?,
+            }
+            exists = true;
+        }
+    }
+    if !exists {
+        // The map is to name it.
+        store.write_zeroes(id, whole, ZeroMode::Punch, mode).await?;
+    }
+    Ok(taken)
+}
+
 /// A range in parts that are copied at once.
-pub(super) fn steps(range: BlockRange) -> impl Iterator<Item = BlockRange> {
+fn steps(range: BlockRange) -> impl Iterator<Item = BlockRange> {
     (range.first..range.end())
         .step_by(STEP_BLOCKS as usize)
         .map(move |first| BlockRange::new(first, STEP_BLOCKS.min(range.end() - first)))

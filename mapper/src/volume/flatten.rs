@@ -2,14 +2,14 @@
 //! changes.
 
 use super::Volume;
-use super::fill::steps;
-use super::io::Stored;
-use super::layers::{chain, sources};
+use super::fill::gather;
+use super::io::{Stored, write_error};
+use super::layers::chain;
 use super::lease::Lease;
 use crate::error::Result;
 use crate::format::{Entry, EntryKind};
 use crate::types::{ENTRIES_PER_PAGE, PageNo};
-use atoll_backends::{BlockRange, ObjectId, ObjectIndex, WriteMode, ZeroMode};
+use atoll_backends::{BlockRange, ObjectId, ObjectIndex, WriteMode};
 use atoll_reactor::{now, yield_now};
 use std::rc::Rc;
 use std::time::Duration;
@@ -85,30 +85,12 @@ impl Volume {
                 continue;
             };
             let id = ObjectId::new(generation, index);
-            let zeroes_new = self.pool.store.properties().zeroes_new;
-            let copying = async {
-                for (run, source) in sources(&layers, whole) {
-                    for part in steps(run) {
-                        let first = part.first;
-                        match source {
-                            Some(source) => {
-                                let data = self.copied(source, part).await?;
-                                self.store_write(id, first, data, WriteMode::Create).await?;
-                            }
-                            None if zeroes_new => {}
-                            None => {
-                                self.store_zeroes(id, part, ZeroMode::Punch, WriteMode::Create)
-                                    .await?;
-                            }
-                        }
-                    }
-                }
-                Ok(())
-            };
-            if let Err(error) = copying.await {
+            let gathered = gather(&self.pool, &layers, id, WriteMode::Create).await;
+            self.wrote(id);
+            if let Err(error) = gathered {
                 self.bury(&spot.node, id, false);
                 self.changed();
-                return Err(error);
+                return Err(write_error(self.id, id, error));
             }
             debug_assert!(matches!(
                 entry.kind(),

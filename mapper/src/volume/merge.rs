@@ -5,9 +5,9 @@
 //! committed in one batch.
 
 use super::Volume;
-use super::fill::steps;
+use super::fill::gather;
 use super::flush::{NodeCopy, put_counts};
-use super::layers::{Chain, Layers, MAX_CHAIN, chain, of_node, sources};
+use super::layers::{Chain, MAX_CHAIN, chain, of_node};
 use super::lease::Lease;
 use super::node::Node;
 use super::table::{Page, page_of};
@@ -20,7 +20,7 @@ use crate::gc::{UsedBy, put_dead, put_records, runs};
 use crate::meta::{Batch, Cursor, Durability};
 use crate::pool::PoolContext;
 use crate::types::{ENTRIES_PER_PAGE, NodeId, PageNo, RefId, ResourceId};
-use atoll_backends::{BlockRange, ObjectId, ObjectIndex, Record, WriteMode, ZeroMode};
+use atoll_backends::{BlockRange, ObjectId, ObjectIndex, Record, WriteMode};
 use atoll_reactor::{now, yield_now};
 use hashbrown::HashMap;
 use std::cell::Cell;
@@ -297,7 +297,9 @@ impl Merge {
                 (ObjectId::new(fresh, index), WriteMode::Create)
             }
         };
-        self.copy(id, &layers, mode, top).await?;
+        let taken = gather(&self.pool, &layers, id, mode).await?;
+        // Not paced here: writes wait for the object.
+        self.owed.set(self.owed.get() + taken);
         match &self.volume {
             // Its flush does the rest.
             Some(volume) => volume.wrote(id),
@@ -318,50 +320,6 @@ impl Merge {
         let entry = Entry::object(id.generation);
         self.child.table.set(page_no, &page, slot, entry);
         self.changed(page_no);
-        Ok(())
-    }
-
-    /// Copies into `id` all that does not come from it already.
-    async fn copy(
-        &self,
-        id: ObjectId,
-        layers: &Layers,
-        mode: WriteMode,
-        top: Option<ObjectId>,
-    ) -> Result<()> {
-        let whole = BlockRange::whole(self.pool.object_size);
-        let store = &self.pool.store;
-        let zeroes_new = store.properties().zeroes_new;
-        let hint = atoll_backends::ReadHint {
-            scan: true,
-            ..Default::default()
-        };
-        let mut exists = mode == WriteMode::Existing;
-        for (run, source) in sources(layers, whole) {
-            if source.is_some() && source == top {
-                continue;
-            }
-            for part in steps(run) {
-                // Not paced here: writes wait for the object.
-                self.owed.set(self.owed.get() + 1);
-                match source {
-                    Some(source) => {
-                        let data = store.read(source, part, hint).await?;
-                        store.write(id, part.first, data, mode).await?;
-                        exists = true;
-                    }
-                    // A new object reads as zeros; blocks of an old one may have been written before a crash.
-                    None if zeroes_new && top.is_none() => {}
-                    None => {
-                        store.write_zeroes(id, part, ZeroMode::Punch, mode).await?;
-                        exists = true;
-                    }
-                }
-            }
-        }
-        if !exists {
-            store.write_zeroes(id, whole, ZeroMode::Punch, mode).await?;
-        }
         Ok(())
     }
 
