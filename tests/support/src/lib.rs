@@ -7,9 +7,8 @@
 )]
 
 pub mod daemon;
+mod ffi;
 pub mod guest;
-pub mod initiator;
-pub mod pipeline;
 pub mod powerfs;
 pub mod process;
 pub mod raw;
@@ -18,6 +17,7 @@ pub mod tools;
 pub mod verify;
 
 pub use daemon::{Daemon, Options};
+pub use ffi::{initiator, pipeline};
 pub use scratch::Scratch;
 
 /// Whether the long form of a test was asked for (`make soak`).
